@@ -1,0 +1,58 @@
+"""Models behind one small protocol: a batch of requests in, replies out as they finish.
+
+A reply is already split into reasoning and answer; nothing downstream ever sees them glued together. A failure is
+a reply with status `failed` and a reason, so one bad request never loses the others. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from preceptor.records import Message, Sampling, Status
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call. Requests with an equal leading system message share a prefix: engines may compute it once, and
+    clients send them to one server together."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back, split at the boundary by the strict splitter of `chat`."""
+
+    reasoning: str
+    answer: str
+    status: Status
+    detail: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Model(Protocol):
+    """Anything that answers requests."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Hash of what determines the output: weights or endpoint model id, template, revision."""
+        ...
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Yield `(index, reply)` exactly once per request, in any order, as they finish."""
+        ...
+
+
+def complete(model: Model, requests: Sequence[Request]) -> list[Reply]:
+    """All replies in the order of the requests."""
+    replies: dict[int, Reply] = dict(model.stream(requests))
+    return [replies[index] for index in range(len(requests))]

@@ -1,0 +1,261 @@
+"""The nouns that flow between stages. Records know nothing of providers, disks or tensors.
+
+Every record is frozen, refuses unknown fields, and has an `id` that is a hash of its content, so a row can name
+its parents and any line of the card leads back to a clause. The two invariants live here as types:
+
+* reasoning and answer are separate fields from the model boundary on, and `AnswerView`, the only thing the RL
+  judge can be given, has no field for the reasoning;
+* a judgement is `Verdict | Abstention`: a judge that failed has no score to misread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from preceptor.errors import DataError
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+Disposition = Literal["comply", "refuse", "safe_complete"]
+DISPOSITIONS: tuple[Disposition, ...] = ("comply", "refuse", "safe_complete")
+
+Status = Literal["ok", "truncated", "malformed", "empty", "refused", "failed"]
+"""ok: one reasoning block, then an answer. truncated: the token limit came first (no closing tag means the answer is
+empty). malformed: a second block, a stray tag. empty: reasoning but no answer. refused: blocked by the provider.
+failed: the model or its server failed; `detail` says how."""
+
+View = Literal["answer", "reasoning+answer"]
+
+Meta = dict[str, str | int | float | bool | None]
+
+
+def content_id(value: Any) -> str:
+    """16 hex digits of BLAKE2b over canonical JSON: equal content, equal id."""
+    return hashlib.blake2b(orjson.dumps(value, option=orjson.OPT_SORT_KEYS), digest_size=8).hexdigest()
+
+
+class Record(BaseModel):
+    """Frozen, strict about its fields, identified by its content."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @cached_property
+    def id(self) -> str:
+        """Hash of the record's content (16 hex digits)."""
+        return content_id(self.model_dump(mode="json"))
+
+    def to_row(self) -> dict[str, Any]:
+        """The JSONL row: `id` first, then the fields."""
+        return {"id": self.id, **self.model_dump(mode="json")}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], *, where: str | None = None, line: int | None = None):
+        """Read a row back. Raises `DataError` for unknown or missing fields and for an id that does not match."""
+        fields = {key: value for key, value in row.items() if key != "id"}
+        try:
+            record = cls.model_validate(fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise DataError(f"{cls.__name__}: field {field!r}: {first['msg']}", where=where, line=line) from None
+        if "id" in row and row["id"] != record.id:
+            raise DataError(f"{cls.__name__}: id {row['id']!r} does not match its content ({record.id})", where=where, line=line, hint="the row was edited or damaged; regenerate it")
+        return record
+
+
+class Message(Record):
+    """One turn. `reasoning` is only ever set on assistant turns and is never part of `content`."""
+
+    role: Role
+    content: str
+    reasoning: str | None = None
+
+
+class Exclusion(Record):
+    """A case a clause does not cover, and the clause that covers it instead."""
+
+    text: str
+    use: str | None = None
+    """Id of the clause to apply instead; None when the case is merely outside."""
+
+
+class CaseExample(Record):
+    """A worked case under a clause: what a person says, and a good or bad reply where the spec shows one."""
+
+    user: str
+    good: str | None = None
+    bad: str | None = None
+
+
+class Clause(Record):
+    """One rule of a specification."""
+
+    clause: str
+    """The stable id written in the specification, for example `T2`."""
+    category: str
+    disposition: Disposition | None
+    text: str
+    rationale: str = ""
+    examples: tuple[CaseExample, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
+    authority: str | None = None
+
+
+class Prompt(Record):
+    """A conversation that ends on a user turn, with its category label and its split. Carries no spec text."""
+
+    messages: tuple[Message, ...]
+    category: str
+    split: str
+    """`train`, `rl`, or the name of an evaluation suite."""
+    meta: Meta = Field(default_factory=dict)
+    """Provenance and, for the generated world, the ground truth. Stages pass it on and never read it."""
+
+
+class Sampling(Record):
+    """How to sample. `temperature` 0 is greedy."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    """New tokens, reasoning and answer together."""
+    reasoning_tokens: int | None = None
+    """Budget for the reasoning alone; at the limit the block is closed for the model. None: no limit of its own."""
+    seed: int = 0
+
+
+class Completion(Record):
+    """What a model wrote for a prompt, split once at the model boundary."""
+
+    prompt_id: str
+    model: str
+    """Identity of the model (name and hash)."""
+    reasoning: str
+    answer: str
+    status: Status
+    detail: str = ""
+    sample: int = 0
+    seed: int = 0
+    spec_hash: str | None = None
+    """Hash of the specification that stood in the context; None when none did."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class AnswerView(Record):
+    """What a judge is shown in RL: the conversation, the answer, the routed specification. There is no field for
+    the reasoning, so it cannot be passed by mistake (paper, section 2.4)."""
+
+    messages: tuple[Message, ...]
+    category: str
+    answer: str
+
+
+class FullView(Record):
+    """What a judge is shown when filtering SFT data: the reasoning as well (paper, section 2.3.2)."""
+
+    messages: tuple[Message, ...]
+    category: str
+    answer: str
+    reasoning: str
+
+
+class Vote(Record):
+    """One independent reading by the judge. Exactly one of `score` and `failure` is set."""
+
+    score: float | None
+    """In [0, 1]."""
+    failure: str | None = None
+    clauses: tuple[str, ...] = ()
+    raw: str = ""
+    """The judge's answer as written (its reasoning is kept apart in `reasoning`)."""
+    reasoning: str = ""
+    seed: int = 0
+
+
+class Verdict(Record):
+    """A judgement that succeeded."""
+
+    kind: Literal["verdict"] = "verdict"
+    completion_id: str
+    judge: str
+    """Identity hash of the judge: model, wording, votes, aggregation, menu."""
+    spec_hash: str
+    view: View
+    score: float
+    """In [0, 1]; the aggregate (default: minimum) over the votes that count."""
+    votes: tuple[Vote, ...]
+    clauses: tuple[str, ...] = ()
+    """Clause ids cited by the vote that decided."""
+
+
+class Abstention(Record):
+    """A judgement that failed, with its reason. It has no score."""
+
+    kind: Literal["abstention"] = "abstention"
+    completion_id: str
+    judge: str
+    spec_hash: str
+    view: View
+    reason: Literal["transport", "refused", "truncated", "unparsable", "off_menu", "unfounded", "disagreement"]
+    detail: str = ""
+    votes: tuple[Vote, ...] = ()
+
+
+Judgement = Verdict | Abstention
+
+
+def judgement_from_row(row: dict[str, Any], *, where: str | None = None, line: int | None = None) -> Judgement:
+    """Read a judgement row by its `kind`."""
+    cls = {"verdict": Verdict, "abstention": Abstention}.get(row.get("kind", ""))
+    if cls is None:
+        raise DataError(f"judgement row with kind {row.get('kind')!r}, expected 'verdict' or 'abstention'", where=where, line=line)
+    return cls.from_row(row, where=where, line=line)
+
+
+class Example(Record):
+    """An SFT row: the spec is not in `messages`; reasoning and answer are what is learned."""
+
+    messages: tuple[Message, ...]
+    category: str
+    reasoning: str
+    answer: str
+    prompt_id: str
+    completion_id: str
+    judgement_id: str
+    spec_hash: str
+
+
+class Dropped(Record):
+    """A row that did not become an example, and why."""
+
+    prompt_id: str
+    completion_id: str | None
+    judgement_id: str | None = None
+    reason: str
+    """A short code (`truncated`, `low_score`, `spec_leak`, ...), counted in the funnel."""
+    detail: str = ""
+
+
+class Score(Record):
+    """One graded completion of one arm in one suite. `value` is None exactly when `outcome` is not `scored`."""
+
+    suite: str
+    arm: str
+    prompt_id: str
+    metric: str
+    value: float | None
+    """In [0, 1], higher is better."""
+    outcome: Literal["scored", "truncated", "malformed", "empty", "refused", "failed", "abstained"] = "scored"
+    grader: str
+    """Identity of what graded it."""
+    reasoning: str = ""
+    answer: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    meta: Meta = Field(default_factory=dict)
+    """What the suite groups by: attack name, disposition, encoding, ..."""
