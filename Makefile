@@ -1,0 +1,56 @@
+# Every target sets itself up: the first call makes .venv and installs, the later ones find the stamp and go on.
+#
+#   make demo [SEED=7] [RUN=runs/demo-7]   the whole method on the generated world, to a card
+#   make test                              every test that needs no accelerator, no network and little time
+#   make check                             format, lint, types
+#   make bench                             the figures of benchmarks/, printed
+#   make docs                              regenerate what is generated, then run what is runnable
+#
+# On Linux the package index serves torch with CUDA libraries of several gigabytes. Where an index or a folder with
+# CPU builds is at hand, PIP_FLAGS names it:  make demo PIP_FLAGS="--extra-index-url URL"  or  PIP_FLAGS="--find-links DIR"
+
+PYTHON    ?= python3
+PIP_FLAGS ?=
+SEED      ?= 0
+RUN       ?= runs/demo-$(SEED)
+RECIPE    ?= recipes/demo.toml
+WORKERS   ?= auto
+
+BIN   := .venv/bin
+STAMP := .venv/installed
+
+# Tiny models: several threads fighting over two cores are slower than one.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: setup demo test check bench docs clean
+.DEFAULT_GOAL := demo
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train,dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/preceptor run $(RECIPE) --dir $(RUN) --set run.seed=$(SEED)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadfile
+
+check: $(STAMP)
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: $(STAMP)
+	$(BIN)/python -m pytest -q tests/test_docs.py
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,7 @@
+"""`python -m preceptor` is `preceptor`."""
+
+import sys
+
+from preceptor.cli import main
+
+sys.exit(main())
