@@ -1,0 +1,151 @@
+"""Wording: every sentence said to a model, from a file, in one pass.
+
+In: the routed specification and a prompt or a judge's view. Out: the messages of one request.
+
+A wording set is a folder under `texts/`: `brief` speaks to the tiny models of the generated world in a few tokens,
+`full` to real models. A file `judge_answer.user.md` is the user message of the text `judge_answer`. Rendering is a
+single substitution, so a `{answer}` typed by a user stays the eight characters it is, and a placeholder without a
+value, or a value without a placeholder, raises.
+
+The one idea: what a model or a user wrote is hostile, and here it is put where it can only be read. The specification
+comes first, in the system message, and is the same bytes for every prompt of a category, so that servers and the local
+engine compute it once; whatever belongs to one call comes after it. In `full`, foreign text stands between fences longer
+than any run of fence characters inside it. In `brief`, which has no fences, lines that pose as one of the frame's
+labels get a `> ` in front. In both, the special tokens of chat templates get a space after their first character.
+Texts without such things are not changed by a single character.
+
+Two departures from the paper's Fig. 5: the specification precedes the conversation (its order would defeat prefix reuse), and
+the usual shape keeps the conversation as real chat turns (section 1); the wrapped shape is `generate_wrapped`.
+
+Not here: which clauses a category needs (`spec`), what a verdict means (`judge`), token ids (`chat`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+
+from preceptor.errors import WordingError
+from preceptor.records import AnswerView, FullView, Message, Prompt, Role, content_id
+
+SETS = ("brief", "full")
+
+_RENDERING = 1
+"""Part of the identity: raise it when fencing or neutralising changes what a model reads."""
+
+_PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
+_ROLES: tuple[Role, ...] = ("system", "user")
+_LINE_START = r"(^|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])([^\S\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029]*)"
+_FRAME_LABEL = re.compile(_LINE_START + r"(?=(?:request|thought|reply)\s*:)", re.IGNORECASE)
+_TURN_LABEL = re.compile(_LINE_START + r"(?=(?:system|developer|user|assistant|tool)\s*:)", re.IGNORECASE)
+_SPECIAL = re.compile(
+    r"<(?=[|\uff5c])|(?<=[|\uff5c])>"  # <|end|>, <|im_start|>, and the full-width bars some templates use
+    r"|<(?=/?(?:think|thinking|reasoning|s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\])",
+    re.IGNORECASE,
+)
+_FENCE = "~"
+_SHORTEST_FENCE = 4
+
+
+def _defuse(match: re.Match[str]) -> str:
+    """`<|end|>` becomes `< |end| >`: readable, no longer a special token."""
+    return " >" if match[0] == ">" else match[0] + " "
+
+
+def without_special_tokens(text: str) -> str:
+    """`text` with the special tokens of chat templates broken by a space; other texts come back unchanged."""
+    return _SPECIAL.sub(_defuse, text)
+
+
+def without_frame_labels(text: str) -> str:
+    """`text` with `> ` before every line that poses as `Request:`, `Thought:` or `Reply:`."""
+    return _FRAME_LABEL.sub(r"\1\2> ", text)
+
+
+def conversation_text(messages: Sequence[Message]) -> str:
+    """A conversation as text. A single user turn is its bare content; otherwise each turn is `Role: content`.
+
+    Reasoning of earlier assistant turns is never rendered. Lines inside a turn that pose as a role get a `> `.
+    """
+    contents = [_TURN_LABEL.sub(r"\1\2> ", message.content) for message in messages]
+    if len(messages) == 1 and messages[0].role == "user":
+        return contents[0]
+    return "\n".join(f"{message.role.capitalize()}: {content}" for message, content in zip(messages, contents, strict=True))
+
+
+def fence_for(values: Sequence[str]) -> str:
+    """A fence that is longer than any run of fence characters in `values`, so that none of them can close it."""
+    longest = max((len(run) for value in values for run in re.findall(f"{_FENCE}+", value)), default=0)
+    return _FENCE * max(_SHORTEST_FENCE, longest + 1)
+
+
+def substitute(template: str, values: dict[str, str], *, where: str) -> str:
+    """Replace `{name}` by `values[name]` in one pass. Raises `WordingError` for a placeholder without a value."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise WordingError(f"{where}: unknown placeholder {match[0]}, expected one of {sorted(values)}")
+        return values[match[1]]
+
+    return _PLACEHOLDER.sub(value, template)
+
+
+class Wording:
+    """One wording set. Raises `WordingError` when there is no such set."""
+
+    def __init__(self, name: str):
+        if name not in SETS:
+            raise WordingError(f"unknown wording set {name!r}, expected one of {SETS}")
+        self.name = name
+        folder = files("preceptor") / "texts" / name
+        self.texts = {item.name.removesuffix(".md"): item.read_text("utf-8").removesuffix("\n") for item in folder.iterdir() if item.name.endswith(".md")}
+        self.identity = content_id({"texts": self.texts, "rendering": _RENDERING})
+
+    def render(self, text: str, **values: str) -> tuple[Message, ...]:
+        """The messages of `text`, system message first. Values are put in as they are: `generate` and `judge` make them safe.
+
+        Raises `WordingError` for a text that the set lacks and for an unknown or an unused placeholder.
+        """
+        parts = [(role, f"{text}.{role}") for role in _ROLES if f"{text}.{role}" in self.texts]
+        if not parts:
+            raise WordingError(f"wording set {self.name!r} has no text {text!r}; it has {sorted(self.texts)}")
+        used = {name for _, part in parts for name in _PLACEHOLDER.findall(self.texts[part])}
+        if unused := sorted(values.keys() - used):
+            raise WordingError(f"{self.name}/{text}: values without a placeholder: {unused}")
+        return tuple(Message(role=role, content=substitute(self.texts[part], values, where=f"{self.name}/{part}")) for role, part in parts)
+
+    def generate(self, policy: str, prompt: Prompt) -> tuple[Message, ...]:
+        """Policy in the system message, then the conversation as chat turns (paper, section 1 and 2.3.1).
+
+        A conversation that brings its own leading system or developer message has it appended to the system message, after the
+        policy, because many chat templates accept only one.
+        """
+        own, turns = _own_instructions(prompt.messages)
+        (system,) = self.render("generate", policy=policy)
+        return (Message(role="system", content="\n\n".join((system.content, *own))), *turns)
+
+    def generate_wrapped(self, policy: str, prompt: Prompt) -> tuple[Message, ...]:
+        """Policy in the system message, the conversation as fenced text (paper, Fig. 5). Only `full` has this text."""
+        return self.render("generate_wrapped", policy=policy, **self._fenced(conversation=conversation_text(prompt.messages)))
+
+    def judge(self, policy: str, view: AnswerView | FullView) -> tuple[Message, ...]:
+        """What the judge reads: with the reasoning for a `FullView` (section 2.3.2), without it for an `AnswerView` (section 2.4)."""
+        conversation = conversation_text(view.messages)
+        if isinstance(view, FullView):
+            return self.render("judge_full", policy=policy, **self._fenced(conversation=conversation, reasoning=view.reasoning, answer=view.answer))
+        return self.render("judge_answer", policy=policy, **self._fenced(conversation=conversation, answer=view.answer))
+
+    def _fenced(self, **values: str) -> dict[str, str]:
+        """Make foreign text harmless by the rule of this set."""
+        safe = {name: without_special_tokens(value) for name, value in values.items()}
+        if self.name == "brief":
+            return {name: without_frame_labels(value) for name, value in safe.items()}
+        return {**safe, "fence": fence_for(list(safe.values()))}
+
+
+def _own_instructions(messages: tuple[Message, ...]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
+    """Split off leading system and developer messages."""
+    count = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
+    return tuple(message.content for message in messages[:count]), messages[count:]
