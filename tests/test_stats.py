@@ -1,0 +1,186 @@
+"""Known values from the literature, and properties that must hold for any data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preceptor import stats
+
+unit = st.floats(0, 1, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("k", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_matches_newcombe_1998_table_1(k, n, low, high):
+    estimate = stats.wilson(k, n)
+    assert (round(estimate.low, 4), round(estimate.high, 4)) == (low, high)
+
+
+def test_wilson_is_never_certain_and_refuses_nonsense():
+    assert stats.wilson(1000, 1000).low < 1 == stats.wilson(1000, 1000).high
+    for k, n in [(0, 0), (3, 2), (-1, 5)]:
+        with pytest.raises(ValueError, match="wilson"):
+            stats.wilson(k, n)
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_holds_the_value_and_is_symmetric(pair):
+    k, n = pair
+    estimate, mirrored = stats.wilson(k, n), stats.wilson(n - k, n)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert estimate.low == pytest.approx(1 - mirrored.high)
+
+
+def test_bootstrap_agrees_with_the_normal_interval_on_many_values():
+    values = np.random.default_rng(1).uniform(size=2000)
+    estimate, margin = stats.bootstrap_mean(values.tolist()), 1.96 * values.std() / np.sqrt(2000)
+    assert estimate.high - estimate.low == pytest.approx(2 * margin, rel=0.06)
+    assert estimate == stats.bootstrap_mean(values.tolist()), "the same seed gives the same interval"
+
+
+def test_clusters_widen_the_interval_as_copies_of_one_prompt_carry_no_news():
+    values = np.random.default_rng(2).integers(0, 2, 50).tolist()
+    copied, labels = [v for v in values for _ in range(10)], [i for i in range(50) for _ in range(10)]
+    naive, clustered, single = stats.bootstrap_mean(copied), stats.bootstrap_mean(copied, labels), stats.bootstrap_mean(values)
+    assert clustered.n == 50
+    assert naive.n == 500
+    assert (clustered.low, clustered.high) == (single.low, single.high)
+    assert naive.high - naive.low < 0.5 * (clustered.high - clustered.low)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(unit, min_size=1, max_size=40))
+def test_bootstrap_stays_inside_the_data(values):
+    estimate = stats.bootstrap_mean(values, resamples=200)
+    assert min(values) - 1e-9 <= estimate.low <= estimate.high <= max(values) + 1e-9
+
+
+def test_proportion_uses_wilson_for_zero_one_values_only():
+    assert stats.proportion([1.0, 0.0, 1.0]) == stats.wilson(2, 3)
+    assert stats.proportion([1.0] * 30).low < 1
+    assert stats.proportion([1.0, 0.5, 1.0]).value == pytest.approx(2.5 / 3)
+    with pytest.raises(ValueError, match="no values"):
+        stats.proportion([])
+
+
+def test_mcnemar_known_values():
+    assert stats.mcnemar(0, 0) == 1
+    assert stats.mcnemar(5, 5) == 1
+    assert stats.mcnemar(10, 2) == pytest.approx(0.03857, abs=1e-5)
+    assert stats.mcnemar(2, 10) == stats.mcnemar(10, 2)
+    assert stats.mcnemar(900, 100) < 1e-100
+
+
+def test_sign_flip_matches_the_exact_count_and_has_a_floor():
+    assert stats.sign_flip([0.5] * 5) == pytest.approx(2 / 32, abs=0.01)
+    assert stats.sign_flip([0.3] * 200) == pytest.approx(1 / (stats.FLIPS + 1))
+    assert stats.sign_flip([0.0, 0.0]) == 1
+
+
+def test_paired_difference_sees_what_two_separate_intervals_miss():
+    rng = np.random.default_rng(3)
+    other = rng.integers(0, 2, 400).astype(float)
+    main = np.where(rng.uniform(size=400) < 0.05, 1.0, other)
+    result = stats.paired_difference(main.tolist(), other.tolist())
+    assert result.test == "McNemar, exact"
+    assert result.estimate.low > 0
+    assert stats.wilson(int(main.sum()), 400).low < stats.wilson(int(other.sum()), 400).high
+
+
+def test_paired_difference_of_equal_arms_is_not_certain():
+    result = stats.paired_difference([1.0] * 100, [1.0] * 100)
+    assert (result.estimate.value, result.p) == (0, 1)
+    assert result.estimate.low == pytest.approx(-2.7718 / 102, abs=1e-4)  # Bonett and Price (2012) with no discordant pair
+    assert stats.paired_difference([0.5, 0.25, 1.0], [0.0, 0.5, 1.0]).test == "sign flip"
+    all_better = stats.paired_difference([1.0] * 50, [0.0] * 50).estimate
+    assert all_better.value == 1 == all_better.high
+    assert 0.85 < all_better.low < 1
+    with pytest.raises(ValueError, match="as many"):
+        stats.paired_difference([1.0], [])
+
+
+@given(st.lists(st.tuples(unit, unit), min_size=1, max_size=30))
+@settings(max_examples=40, deadline=None)
+def test_paired_difference_turns_round(pairs):
+    a, b = [x for x, _ in pairs], [y for _, y in pairs]
+    forward, backward = stats.paired_difference(a, b, resamples=200), stats.paired_difference(b, a, resamples=200)
+    assert forward.estimate.value == pytest.approx(-backward.estimate.value)
+    assert -1 <= forward.estimate.low <= forward.estimate.high <= 1
+    assert 0 < forward.p <= 1
+
+
+def test_holm_known_values_and_order():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([]) == []
+
+
+@given(st.lists(unit, min_size=1, max_size=20))
+def test_holm_never_lowers_and_keeps_the_ranking(p_values):
+    adjusted = stats.holm(p_values)
+    assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
+    assert [adjusted[i] for i in np.argsort(p_values, kind="stable")] == sorted(adjusted)
+
+
+def test_goodness_takes_the_worst_of_each_prompt():
+    row = [1.0] * 10
+    row[3] = 0.0
+    assert stats.goodness_at([row, [1.0] * 10]).value == 0.5
+    assert stats.goodness_at([[0.0, *[1.0] * 11]]).value == 0.5, "T = 12: the mean of the ceil(1.2) = 2 worst"
+    assert stats.goodness_at([[1.0] * 62 + [0.0] * 8]).value == 0.0, "T = 70: exactly 7, not 8 by rounding of 0.1 * 70"
+    assert stats.worst_mean([0.0] * 7 + [1.0] * 63) == 0.0
+    assert stats.goodness_at([[1.0, 0.0], [1.0]], q=1.0).value == 0.75
+    with pytest.raises(ValueError, match="worst_mean"):
+        stats.goodness_at([[]])
+
+
+@given(st.lists(st.lists(unit, min_size=1, max_size=15), min_size=1, max_size=10), st.sampled_from([0.1, 0.25, 0.5]))
+@settings(max_examples=40, deadline=None)
+def test_goodness_lies_between_the_minimum_and_the_mean(rows, q):
+    goodness = stats.goodness_at(rows, q).value
+    assert np.mean([min(row) for row in rows]) - 1e-9 <= goodness <= np.mean([np.mean(row) for row in rows]) + 1e-9
+
+
+def test_cohen_kappa_known_value():
+    first = ["y"] * 25 + ["n"] * 25
+    second = ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15
+    assert stats.cohen_kappa(first, second) == pytest.approx(0.4)
+    assert stats.cohen_kappa(["a"], ["a"]) == 1
+
+
+KRIPPENDORFF_2011 = [
+    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+]
+
+
+@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
+def test_krippendorff_alpha_of_the_published_example(level, alpha):
+    assert stats.krippendorff_alpha(KRIPPENDORFF_2011, level) == pytest.approx(alpha, abs=5e-4)
+
+
+def test_krippendorff_alpha_at_the_edges():
+    assert stats.krippendorff_alpha([[1, 1], [1, 1]]) == 1
+    with pytest.raises(ValueError, match="two raters"):
+        stats.krippendorff_alpha([[1, None], [None, 1]])
+
+
+def test_confusion_keeps_abstentions_apart():
+    table = stats.confusion([True, True, True, False, False, True], [True, True, False, False, True, None])
+    assert table == stats.Confusion(tp=2, fp=1, tn=1, fn=1, abstained=1)
+    assert table.judged == 5
+    assert table.balanced_accuracy == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert stats.Confusion(5, 0, 0, 0).balanced_accuracy is None
+    assert (table + table).abstained == 2
+
+
+def test_an_estimate_prints_value_and_interval():
+    estimate = stats.Estimate(0.9731, 0.9612, 0.9821, 1000)
+    assert str(estimate) == "0.973 [0.961, 0.982] n=1000"
+    assert stats.Estimate(-0.0, -0.01, 0.01, 5).text(2, signed=True) == "+0.00 [-0.01, +0.01]"
