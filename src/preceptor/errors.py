@@ -84,7 +84,12 @@ class WordingError(PreceptorError):
     """A text for a model has an unknown or an unused placeholder."""
 
 
-_STORAGE = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "the disk is read-only"}
+_STORAGE = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the limit on file sizes is reached",
+    errno.EROFS: "the disk is read-only",
+}
 
 
 @contextmanager
