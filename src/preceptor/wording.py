@@ -40,23 +40,18 @@ _LINE_START = r"(^|[\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029])([^\S\n\r\v\f\x1c\x1d\
 _FRAME_LABEL = re.compile(_LINE_START + r"(?=(?:request|thought|reply)\s*:)", re.IGNORECASE)
 _TURN_LABEL = re.compile(_LINE_START + r"(?=(?:system|developer|user|assistant|tool)\s*:)", re.IGNORECASE)
 _SPECIAL = re.compile(
-    r"<(?=[|\uff5c])|(?<=[|\uff5c])>"  # <|end|>, <|im_start|>, and the full-width bars some templates use
-    r"|<(?=/?(?:think|thinking|reasoning|s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK)\])",
+    r"<(?=[|\uff5c][^<>|\uff5c\s]+[|\uff5c]>)"  # <|end|>, <|im_start|>, and the full-width bars of some templates
+    r"|<(?=/?(?:think|thinking|reasoning|tool_call|tool_response|s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\])",
     re.IGNORECASE,
 )
 _FENCE = "~"
 _SHORTEST_FENCE = 4
 
 
-def _defuse(match: re.Match[str]) -> str:
-    """`<|end|>` becomes `< |end| >`: readable, no longer a special token."""
-    return " >" if match[0] == ">" else match[0] + " "
-
-
 def without_special_tokens(text: str) -> str:
-    """`text` with the special tokens of chat templates broken by a space; other texts come back unchanged."""
-    return _SPECIAL.sub(_defuse, text)
+    """`text` with the special tokens of chat templates broken by a space (`< |end|>`); other texts come back unchanged."""
+    return _SPECIAL.sub(r"\g<0> ", text)
 
 
 def without_frame_labels(text: str) -> str:
@@ -100,7 +95,11 @@ class Wording:
             raise WordingError(f"unknown wording set {name!r}, expected one of {SETS}")
         self.name = name
         folder = files("preceptor") / "texts" / name
-        self.texts = {item.name.removesuffix(".md"): item.read_text("utf-8").removesuffix("\n") for item in folder.iterdir() if item.name.endswith(".md")}
+        self.texts = {
+            item.name.removesuffix(".md"): item.read_text("utf-8").removesuffix("\n")
+            for item in folder.iterdir()
+            if item.name.endswith(".md")
+        }
         self.identity = content_id({"texts": self.texts, "rendering": _RENDERING})
 
     def render(self, text: str, **values: str) -> tuple[Message, ...]:
@@ -108,7 +107,7 @@ class Wording:
 
         Raises `WordingError` for a text that the set lacks and for an unknown or an unused placeholder.
         """
-        parts = [(role, f"{text}.{role}") for role in _ROLES if f"{text}.{role}" in self.texts]
+        parts: list[tuple[Role, str]] = [(role, f"{text}.{role}") for role in _ROLES if f"{text}.{role}" in self.texts]
         if not parts:
             raise WordingError(f"wording set {self.name!r} has no text {text!r}; it has {sorted(self.texts)}")
         used = {name for _, part in parts for name in _PLACEHOLDER.findall(self.texts[part])}
@@ -134,7 +133,9 @@ class Wording:
         """What the judge reads: with the reasoning for a `FullView` (section 2.3.2), without it for an `AnswerView` (section 2.4)."""
         conversation = conversation_text(view.messages)
         if isinstance(view, FullView):
-            return self.render("judge_full", policy=policy, **self._fenced(conversation=conversation, reasoning=view.reasoning, answer=view.answer))
+            return self.render(
+                "judge_full", policy=policy, **self._fenced(conversation=conversation, reasoning=view.reasoning, answer=view.answer)
+            )
         return self.render("judge_answer", policy=policy, **self._fenced(conversation=conversation, answer=view.answer))
 
     def _fenced(self, **values: str) -> dict[str, str]:

@@ -1,0 +1,237 @@
+"""Filter: completions + judgements -> examples to learn from, and everything else with its reason.
+
+In: `02_prompts.jsonl`, `03_completions.jsonl`, `04_verdicts.jsonl`. Out: `05_examples.jsonl`, `05_dropped.jsonl`; every completion
+stands in exactly one of them. No model is asked.
+
+The one idea: the specification leaves here. An example has the conversation, the reasoning and the answer, never the policy
+that stood in the context (paper, section 2.3.3); reasoning that talks of a text it was shown ("the policy above") would teach the
+model to see what is not there, and is dropped. That no message carries the routed view is checked for every row.
+
+A completion is dropped for the first of these that holds:
+
+    truncated malformed empty refused failed    the completion's status
+    wrong_channel                               tags, special tokens or reasoning markers in the wrong place
+    spec_leak                                   phrases that point at a text in the context, or its wording in the answer
+    contaminated                                the prompt is an evaluation prompt
+    abstained                                   the judge failed
+    low_score                                   below the threshold
+    over_quota                                  better ones of the same prompt were kept
+
+Not here: rewriting. A flawed row is dropped, never mended.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from preceptor.errors import StageFailed
+from preceptor.prompts import ngrams, normalise
+from preceptor.records import Abstention, Completion, Dropped, Example, Judgement, Prompt, Verdict, content_id, judgement_from_row
+from preceptor.runs import ARTEFACTS, Ledger, Run, Summary, read_records
+from preceptor.spec import Detail, Spec
+
+LEAK_PHRASES = (
+    "the policy above",
+    "the policy below",
+    "the policies above",
+    "the policies below",
+    "policy provided",
+    "policies provided",
+    "the provided policy",
+    "the provided policies",
+    "the given policy",
+    "the given policies",
+    "as provided",
+    "as given above",
+    "as a reminder",
+    "the conversation above",
+    "the conversation below",
+    "the instructions above",
+    "the instructions say",
+    "the system prompt",
+    "the system message",
+    "in the prompt",
+    "in my prompt",
+    "in the context above",
+    "the text above",
+)
+"""Words of someone who reads a specification instead of knowing it. Compared without regard to case and white space."""
+
+_TAG = re.compile(
+    r"</?\s*(?:think|thinking|thought|reasoning|analysis|answer|response|final)\s*>|<[|\uff5c][^<>\s]*[|\uff5c]>", re.IGNORECASE
+)
+_MARKER = re.compile(r"^\W*(?:thought|thoughts|thinking|reasoning|chain of thought)\W*:", re.IGNORECASE | re.MULTILINE)
+_STATUS_REASONS = frozenset({"truncated", "malformed", "empty", "refused", "failed"})
+
+
+class FilterConfig(BaseModel):
+    """What is good enough to learn from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    threshold: float = Field(1.0, gt=0, le=1)
+    """Least score of an example. 1.0: every reading found full compliance."""
+    max_per_prompt: int = Field(1, ge=1)
+    """Best completions kept per prompt: highest score first, then lowest sample index."""
+    leak_phrases: tuple[str, ...] = LEAK_PHRASES
+    leak_ngram: int | None = Field(None, ge=4)
+    """Drop answers that share this many consecutive words with the routed view (its style section apart, whose words an answer may
+    have to use). 12 suits policies written in long sentences; None: off, for policies as terse as the answers."""
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Every completion is in exactly one of the two, in the order it came."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[Dropped, ...]
+
+
+def leak(completion: Completion, policy: str, config: FilterConfig) -> str | None:
+    """The words by which a completion gives away that a specification lay before it, or None."""
+    for channel in (completion.reasoning, completion.answer):
+        text = " ".join(channel.casefold().split())
+        for phrase in config.leak_phrases:
+            if re.search(rf"\b{re.escape(phrase.casefold())}\b", text):
+                return phrase
+    if config.leak_ngram:
+        shared = ngrams(completion.answer, config.leak_ngram) & ngrams(_without_style(policy), config.leak_ngram)
+        return " ".join(min(shared)) if shared else None
+    return None
+
+
+def _without_style(policy: str) -> str:
+    """The routed view without its `Style:` section."""
+    return re.sub(r"^Style:\n(?:- .*\n?)*", "", policy, flags=re.MULTILINE)
+
+
+def wrong_channel(completion: Completion) -> str | None:
+    """What stands where it must not: a tag or special token in either channel, a reasoning marker in the answer; or None."""
+    found = _TAG.search(completion.reasoning) or _TAG.search(completion.answer) or _MARKER.search(completion.answer)
+    return found[0].strip() if found else None
+
+
+def fault(
+    completion: Completion, prompt: Prompt, judgement: Judgement | None, policy: str, config: FilterConfig, held_out: AbstractSet[str]
+) -> tuple[str, str] | None:
+    """`(reason, detail)` of the first thing wrong with a completion, quota apart; None when there is nothing.
+
+    `held_out`: normalised texts of the evaluation prompts. Raises `StageFailed` when a completion that should have been judged was not.
+    """
+    if completion.status in _STATUS_REASONS:
+        return completion.status, completion.detail
+    if tag := wrong_channel(completion):
+        return "wrong_channel", tag
+    if words := leak(completion, policy, config):
+        return "spec_leak", words
+    if normalise(prompt.messages) in held_out:
+        return "contaminated", ""
+    match judgement:
+        case None:
+            raise StageFailed(f"filter: completion {completion.id} was never judged; run the judge stage again")
+        case Abstention():
+            return "abstained", judgement.reason
+        case Verdict() if judgement.score < config.threshold:
+            return "low_score", f"{judgement.score:g}"
+    return None
+
+
+def select(
+    completions: Sequence[Completion],
+    prompts: Mapping[str, Prompt],
+    judgements: Mapping[str, Judgement],
+    policy_of: Callable[[str], str],
+    config: FilterConfig,
+    held_out: AbstractSet[str] = frozenset(),
+) -> Filtered:
+    """Divide completions into examples and dropped rows.
+
+    `prompts` by prompt id, `judgements` by completion id, `policy_of`: category -> the routed view that stood in the context.
+    Raises `StageFailed` for an example whose messages carry the routed view, and for rows that do not belong together.
+    """
+    faults: dict[str, tuple[str, str]] = {}
+    good: list[tuple[Completion, Verdict]] = []
+    for completion in completions:
+        if completion.prompt_id not in prompts:
+            raise StageFailed(f"filter: completion {completion.id} names the prompt {completion.prompt_id}, which is not there")
+        prompt, judgement = prompts[completion.prompt_id], judgements.get(completion.id)
+        found = fault(completion, prompt, judgement, policy_of(prompt.category), config, held_out)
+        if found:
+            faults[completion.id] = found
+        elif isinstance(judgement, Verdict):
+            good.append((completion, judgement))
+    kept = _within_quota(good, config.max_per_prompt)
+    faults.update({completion.id: ("over_quota", "") for completion, _ in good if completion.id not in kept})
+    examples = tuple(_example(completion, verdict, prompts, policy_of) for completion, verdict in good if completion.id in kept)
+    return Filtered(
+        examples, tuple(_dropped(completion, judgements, faults[completion.id]) for completion in completions if completion.id in faults)
+    )
+
+
+def _within_quota(good: Sequence[tuple[Completion, Verdict]], quota: int) -> frozenset[str]:
+    """Ids of the best `quota` completions of each prompt."""
+    by_prompt: dict[str, list[tuple[float, int, str]]] = defaultdict(list)
+    for completion, verdict in good:
+        by_prompt[completion.prompt_id].append((-verdict.score, completion.sample, completion.id))
+    return frozenset(name for ranked in by_prompt.values() for _, _, name in sorted(ranked)[:quota])
+
+
+def _example(completion: Completion, verdict: Verdict, prompts: Mapping[str, Prompt], policy_of: Callable[[str], str]) -> Example:
+    prompt = prompts[completion.prompt_id]
+    if any(policy_of(prompt.category) in message.content for message in prompt.messages):
+        raise StageFailed(
+            f"filter: the messages of prompt {prompt.id} carry the policy of {prompt.category!r}; the specification must not be in training data"
+        )
+    return Example(
+        messages=prompt.messages,
+        category=prompt.category,
+        reasoning=completion.reasoning,
+        answer=completion.answer,
+        prompt_id=prompt.id,
+        completion_id=completion.id,
+        judgement_id=verdict.id,
+        spec_hash=verdict.spec_hash,
+    )
+
+
+def _dropped(completion: Completion, judgements: Mapping[str, Judgement], reason: tuple[str, str]) -> Dropped:
+    judgement = judgements.get(completion.id)
+    return Dropped(
+        prompt_id=completion.prompt_id,
+        completion_id=completion.id,
+        judgement_id=judgement.id if judgement else None,
+        reason=reason[0],
+        detail=reason[1],
+    )
+
+
+def run(run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", evaluation: Sequence[Prompt] = ()) -> Summary:
+    """Read `02`, `03` and `04`, write `05_examples.jsonl` and `05_dropped.jsonl`.
+
+    `detail` is that of the generation, whose routed views must not come through. `evaluation`: the prompts of all suites. Raises
+    `StageFailed` when no example is left.
+    """
+    inputs = [run.path(name) for stage in ("prompts", "generate", "judge") for name in ARTEFACTS[stage]]
+    outputs = ARTEFACTS["filter"]
+    held_out = frozenset(normalise(prompt.messages) for prompt in evaluation)
+    identity = {"spec": spec.hash, "detail": detail, "evaluation": content_id(sorted(held_out))}
+    step = run.step("filter", config=config.model_dump(mode="json"), inputs=inputs, identity=identity, outputs=outputs)
+    if step.done:
+        return step.summary
+    prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
+    completions = read_records(inputs[1], Completion.from_row)
+    judgements = {judgement.completion_id: judgement for judgement in read_records(inputs[2], judgement_from_row)}
+    policies = {category: spec.for_category(category, detail) for category in spec.categories}
+    filtered = select(completions, prompts, judgements, policies.__getitem__, config, held_out)
+    reasons = Counter(row.reason for row in filtered.dropped)
+    if not filtered.examples:
+        raise StageFailed(f"filter: none of {len(completions)} completions became an example: {dict(reasons)}")
+    for name, rows in zip(outputs, (filtered.examples, filtered.dropped), strict=True):
+        step.write_rows(name, (row.to_row() for row in rows))
+    return step.finish(ledger=Ledger(rows_in=len(completions), rows_out=len(filtered.examples), rejected=reasons))

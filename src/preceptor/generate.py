@@ -1,0 +1,185 @@
+"""Generate: prompt + the clauses of its category in context -> completions.
+
+In: prompts of one split, the specification, G_base. Out: `03_completions.jsonl`, `samples` rows per prompt, reasoning and
+answer already apart (paper, section 2.3.1).
+
+The one idea: every draw is named before it is made. Its seed is a hash of the run's seed, the prompt's id and the sample's
+index, so a run that was killed and resumed draws the same rows as one that was not. Draws are ordered by category: requests
+with an equal system message, the routed specification, stand together and engines compute that prefix once.
+
+A draw that fails at the model is a row with status `failed` and its reason. Such rows are written last, after all others,
+so that a stage stopped by too many of them tries them again when it is resumed.
+
+Not here: what is good enough to learn from (`judge`, `filter`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from preceptor.errors import StageFailed, UsageError
+from preceptor.models import Model, Reply, Request
+from preceptor.prompts import ARTEFACT as PROMPTS
+from preceptor.records import Completion, Message, Prompt, Sampling
+from preceptor.runs import ARTEFACTS, Ledger, Run, Summary, read_records
+from preceptor.spec import Spec
+from preceptor.wording import Wording
+
+(ARTEFACT,) = ARTEFACTS["generate"]
+Progress = Callable[[int, int], None]
+"""Called with rows done and rows in all."""
+
+
+class GenerateConfig(BaseModel):
+    """How completions are drawn."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    split: str = "train"
+    """Prompts of this split are used; those of `rl` are drawn on by the policy itself."""
+    samples: int = Field(4, ge=1)
+    """Completions per prompt."""
+    detail: Literal["full", "rules"] = "full"
+    """Whether the routed specification carries rationale and examples."""
+    shape: Literal["chat", "wrapped"] = "chat"
+    """`chat`: real turns after the policy. `wrapped`: the conversation as text (paper, Fig. 5)."""
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(4096, ge=1)
+    """New tokens, reasoning and answer together."""
+    reasoning_tokens: int | None = Field(None, ge=1)
+    seed: int = 0
+    max_failed: float = Field(0.05, ge=0, le=1)
+    """Above this share of failed draws the stage stops instead of passing on a hole."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One completion to be made."""
+
+    prompt: Prompt
+    sample: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Names the draw's row in the journal."""
+        return f"{self.prompt.id}:{self.sample}"
+
+
+def row_key(row: dict[str, Any]) -> str:
+    """The key of a completion row: one row per prompt and sample, whatever the model wrote."""
+    return f"{row['prompt_id']}:{row['sample']}"
+
+
+def draw_seed(seed: int, prompt_id: str, sample: int) -> int:
+    """A seed in [0, 2**31) for one draw."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{prompt_id}:{sample}".encode(), digest_size=4).digest()) >> 1
+
+
+def plan(prompts: Sequence[Prompt], config: GenerateConfig) -> list[Draw]:
+    """All draws, in the order of their rows: prompts as given, grouped by category, samples together."""
+    grouped = sorted(prompts, key=lambda prompt: prompt.category)
+    return [Draw(prompt, sample, draw_seed(config.seed, prompt.id, sample)) for prompt in grouped for sample in range(config.samples)]
+
+
+def messages_for(prompt: Prompt, spec: Spec, wording: Wording, config: GenerateConfig) -> tuple[Message, ...]:
+    """What the model is shown for one prompt: spec(category) and the conversation."""
+    policy = spec.for_category(prompt.category, config.detail)
+    return wording.generate(policy, prompt) if config.shape == "chat" else wording.generate_wrapped(policy, prompt)
+
+
+def generate(draws: Sequence[Draw], spec: Spec, model: Model, wording: Wording, config: GenerateConfig) -> Iterator[Completion]:
+    """One completion per draw, as the model finishes them."""
+    messages = {
+        prompt.id: messages_for(prompt, spec, wording, config) for prompt in {draw.prompt.id: draw.prompt for draw in draws}.values()
+    }
+    requests = [Request(messages[draw.prompt.id], _sampling(config, draw.seed)) for draw in draws]
+    for index, reply in model.stream(requests):
+        yield _completion(draws[index], reply, model, spec)
+
+
+def _sampling(config: GenerateConfig, seed: int) -> Sampling:
+    return Sampling(
+        temperature=config.temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_tokens,
+        reasoning_tokens=config.reasoning_tokens,
+        seed=seed,
+    )
+
+
+def _completion(draw: Draw, reply: Reply, model: Model, spec: Spec) -> Completion:
+    return Completion(
+        prompt_id=draw.prompt.id,
+        model=f"{model.name}:{model.identity}",
+        reasoning=reply.reasoning,
+        answer=reply.answer,
+        status=reply.status,
+        detail=reply.detail,
+        sample=draw.sample,
+        seed=draw.seed,
+        spec_hash=spec.hash,
+        prompt_tokens=reply.prompt_tokens,
+        completion_tokens=reply.completion_tokens,
+    )
+
+
+def check_failures(failed: Sequence[Completion], total: int, config: GenerateConfig) -> None:
+    """Raise `StageFailed` when the share of failed draws is above `max_failed`, quoting the commonest reason."""
+    if len(failed) <= config.max_failed * total:
+        return
+    reason, count = Counter(completion.detail for completion in failed).most_common(1)[0]
+    raise StageFailed(
+        f"generate: {len(failed)} of {total} draws failed at the model, more than max_failed={config.max_failed:g}; {count} times: {reason}. "
+        "The others are kept; run the same command again to retry."
+    )
+
+
+def run(
+    run: Run, config: GenerateConfig, spec: Spec, model: Model, wording: Wording, progress: Progress = lambda done, total: None
+) -> Summary:
+    """Read `02_prompts.jsonl`, write `03_completions.jsonl`, resume where a killed run stopped.
+
+    The ledger counts draws; `notes` counts them by status. Raises `UsageError` when the split has no prompts, `StageFailed`
+    when too many draws failed at the model.
+    """
+    source = run.path(PROMPTS)
+    identity = {"model": model.identity, "wording": wording.identity, "spec": spec.hash}
+    settings = config.model_dump(mode="json", exclude={"max_failed"})  # when to give up changes no row
+    step = run.step("generate", config=settings, inputs=[source], identity=identity, outputs=[ARTEFACT], seed=config.seed)
+    if step.done:
+        return step.summary
+    draws = plan([prompt for prompt in read_records(source, Prompt.from_row) if prompt.split == config.split], config)
+    if not draws:
+        raise UsageError(
+            f"no prompt has the split {config.split!r}", where=source, hint="set generate.split, or change prompts.rl_fraction"
+        )
+    with step.journal(ARTEFACT, key=row_key) as journal:
+        todo = [draw for draw in draws if draw.key not in journal.keys]
+        failed: list[Completion] = []
+        for completion in generate(todo, spec, model, wording, config):
+            if completion.status == "failed":
+                failed.append(completion)
+                check_failures(failed, len(draws), config)
+            else:
+                journal.append(completion.to_row())
+            progress(len(journal) + len(failed), len(draws))
+        for completion in failed:
+            journal.append(completion.to_row())
+        rows = [Completion.from_row(row) for row in journal.rows()]
+    return step.finish(
+        order=[draw.key for draw in draws], ledger=_ledger(rows, len(draws)), notes={"status": Counter(row.status for row in rows)}
+    )
+
+
+def _ledger(rows: Sequence[Completion], total: int) -> Ledger:
+    """Every draw is a row, a failed one too."""
+    tokens_in, tokens_out = sum(row.prompt_tokens for row in rows), sum(row.completion_tokens for row in rows)
+    return Ledger(rows_in=total, rows_out=len(rows), tokens_in=tokens_in, tokens_out=tokens_out)
