@@ -1,0 +1,247 @@
+"""A recipe: one TOML file that says everything a run is made of.
+
+In: TOML text and `--set section.key=value` overrides. Out: a frozen `Recipe`, or one line that says which key in which
+line is wrong, what was expected, and which key was probably meant.
+
+The one idea: every stage's settings are a class in the stage's own module; this module only composes them. Unknown keys
+are refused at every level, and values are not converted: `samples = "4"` is an error, not a 4.
+
+Two settings are said once and hold everywhere: `run.seed` and `spec.detail` fill the fields `seed` and `detail` of every
+section that does not set its own. Paths are relative to the folder the command is run in. Which parts a recipe is bound
+to (which class loads a model, which suites exist) is decided in `pipeline`, not here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from preceptor.errors import RecipeError
+from preceptor.generate import GenerateConfig
+from preceptor.prompts import PromptsConfig
+
+
+class Section(BaseModel):
+    """A table of the recipe: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSection(Section):
+    """`[run]`: the run as a whole."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Names the run directory, `runs/<name>`, where the command line does not."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of every section that does not set its own."""
+
+
+class SpecSection(Section):
+    """`[spec]`: the specification that is taught."""
+
+    source: str
+    """A Markdown file or a folder of them."""
+    detail: Literal["full", "rules"] = "full"
+    """Whether the routed specification carries rationale and examples: `rules` for the small models of the world."""
+
+
+class ModelRef(Section):
+    """`[models.policy]`, `[models.judge]`: which model plays the role."""
+
+    kind: Literal["world", "local", "endpoint"]
+    """`world`: a checkpoint shipped in the package. `local`: weights on this machine. `endpoint`: an OpenAI-compatible server."""
+    id: str
+    """Checkpoint name, folder, or the model's name on the server."""
+    url: str | None = None
+    """Base address of the server; needed for an endpoint and nowhere else."""
+    batch_size: int = Field(default=64, ge=1)
+    """Requests decoded together (`world`, `local`)."""
+    concurrency: int = Field(default=16, ge=1)
+    """Requests under way at a time (`endpoint`)."""
+
+    @model_validator(mode="after")
+    def _url_belongs_to_an_endpoint(self) -> ModelRef:
+        if (self.kind == "endpoint") != (self.url is not None):
+            raise ValueError('`url` is needed with kind = "endpoint", and only there')
+        return self
+
+
+class ModelsSection(Section):
+    """`[models]`: the roles, and the set of texts that is said to them."""
+
+    policy: ModelRef
+    """G_base: it generates, and it is what is trained."""
+    judge: ModelRef
+    """G_RM: it judges completions for the filter and for RL."""
+    wording: str = "full"
+    """A folder of texts: `brief` for the small models of the world, `full` for real ones."""
+
+
+class CardSection(Section):
+    """`[card]`: the page at the end."""
+
+    title: str | None = None
+    """None: the name of the specification."""
+    transcripts: int = Field(default=10, ge=0)
+    """How many worked examples are printed, chosen by the rule the card states."""
+
+
+class Recipe(Section):
+    """Everything a run is made of, in the order of the path."""
+
+    run: RunSection = RunSection()
+    spec: SpecSection
+    models: ModelsSection
+    prompts: PromptsConfig
+    generate: GenerateConfig
+    card: CardSection
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_once(cls, data: Any) -> Any:
+        """Fill `seed` and `detail` where a section has the field and does not set it."""
+        if not isinstance(data, Mapping):
+            return data
+        said = {"seed": _get(data, "run", "seed"), "detail": _get(data, "spec", "detail")}
+        shared = {key: value for key, value in said.items() if value is not None}
+        return {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in _stage_sections().items()}}
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file. Raises `RecipeError` naming file and line."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise RecipeError(f"cannot read the recipe: {reason}", where=path) from None
+    return parse(text, source=str(path), overrides=overrides)
+
+
+def parse(text: str, *, source: str = "<text>", overrides: Sequence[str] = ()) -> Recipe:
+    """Read recipe text; `overrides` are `section.key=value`. Raises `RecipeError`."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        what = str(error).partition(" (at ")[0]
+        raise RecipeError(f"not TOML: {what}", where=source, line=int(place[1]) if place else None) from None
+    overridden = [_override(data, assignment) for assignment in overrides]
+    try:
+        return Recipe.model_validate_json(orjson.dumps(data), strict=True)
+    except ValidationError as error:
+        raise _explain(error, text, source, overridden) from None
+
+
+def _override(data: dict[str, Any], assignment: str) -> tuple[str, ...]:
+    """Set one `section.key=value` in `data`; return the key's path. The value is TOML, or a bare string."""
+    name, equals, value = assignment.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or len(path) < 2 or not all(path):
+        raise RecipeError(f"--set {assignment!r}: expected section.key=value", hint="for example --set generate.samples=2")
+    table = data
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise RecipeError(f"--set {assignment!r}: {part!r} is a value, not a section")
+    table[path[-1]] = _toml_value(value.strip())
+    return path
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _get(data: Mapping[str, Any], section: str, key: str) -> Any:
+    table = data.get(section)
+    return table.get(key) if isinstance(table, Mapping) else None
+
+
+def _filled(model: type[BaseModel], table: Any, shared: Mapping[str, Any]) -> Any:
+    if not isinstance(table, Mapping):
+        return table
+    return {**{key: value for key, value in shared.items() if key in model.model_fields}, **table}
+
+
+def _stage_sections() -> dict[str, type[BaseModel]]:
+    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in ("run", "spec", "models")}
+    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+
+
+# Saying what is wrong
+
+
+def _explain(error: ValidationError, text: str, source: str, overridden: Sequence[tuple[str, ...]]) -> RecipeError:
+    """One line for the first thing that is wrong."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    path = tuple(str(part) for part in first["loc"] if isinstance(part, str))
+    what, hint = _describe(first, path)
+    more = f"; {len(details) - 1} more after this one" if len(details) > 1 else ""
+    if path in overridden:
+        return RecipeError(what + more, where=f"--set {'.'.join(path)}", hint=hint)
+    return RecipeError(what + more, where=source, line=line_of(text, path), hint=hint)
+
+
+def _describe(first: ErrorDetails, path: tuple[str, ...]) -> tuple[str, str]:
+    section = f"[{'.'.join(path[:-1])}]" if path[:-1] else "the recipe"
+    if first["type"] == "extra_forbidden":
+        allowed = _allowed(path[:-1])
+        near = difflib.get_close_matches(path[-1], allowed, n=1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        return f"unknown key {path[-1]!r} in {section}", f"{meant}allowed: {', '.join(allowed)}"
+    if first["type"] == "missing":
+        return f"{section} lacks {path[-1]!r}", ""
+    found = first["input"]
+    shown = type(found).__name__ if isinstance(found, dict | list) else orjson.dumps(found).decode()
+    expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    prefix = "" if first["type"] == "value_error" else "expected "
+    return f"{'.'.join(path)}: {prefix}{expected}" + ("" if first["type"] == "value_error" else f", found {shown}"), ""
+
+
+def _allowed(path: Sequence[str]) -> list[str]:
+    """The keys a table may have."""
+    model: type[BaseModel] = Recipe
+    for part in path:
+        inner = model.model_fields[part].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return sorted(model.model_fields)
+
+
+_HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
+_KEY = re.compile(r"""^\s*([A-Za-z0-9_\-."' ]+?)\s*=""")
+
+
+def line_of(text: str, path: Sequence[str]) -> int | None:
+    """Line (from 1) where the key at `path` is set, or else the nearest table around it; None when neither is written."""
+    best: tuple[int, int] | None = None
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        here = table
+        if header := _HEADER.match(line):
+            here = table = _parts(header[1])
+        elif key := _KEY.match(line):
+            here = table + _parts(key[1])
+        else:
+            continue
+        depth = len(here)
+        if depth and here == tuple(path[:depth]) and (best is None or depth > best[0]):
+            best = (depth, number)
+    return best[1] if best else None
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

@@ -1,0 +1,139 @@
+"""Recipes: what is right is read, what is wrong is said in one line that names the place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from preceptor.errors import RecipeError
+from preceptor.recipe import Recipe, line_of, load, parse
+
+TEXT = """\
+[run]
+name = "demo"
+seed = 7
+
+[spec]
+source = "specs/world"   # a comment = with an equals sign
+detail = "rules"
+
+[models]
+wording = "brief"
+
+[models.policy]
+kind = "world"
+id = "base"
+
+[models.judge]
+kind = "world"
+id = "judge"
+
+[generate]
+samples = 3
+temperature = 1
+"""
+
+
+def complaint(text: str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse(text, source="r.toml", overrides=overrides)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+def test_a_recipe_is_read_and_frozen() -> None:
+    recipe = parse(TEXT)
+    assert recipe.run.name == "demo"
+    assert recipe.models.judge.id == "judge"
+    assert recipe.generate.samples == 3
+    assert recipe.generate.temperature == 1.0
+    with pytest.raises(ValidationError):
+        recipe.run.seed = 8  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_seed_and_detail_are_said_once() -> None:
+    recipe = parse(TEXT)
+    assert (recipe.generate.seed, recipe.prompts.seed) == (7, 7)
+    assert recipe.generate.detail == "rules"
+    own = parse(TEXT + 'seed = 11\ndetail = "full"\n')
+    assert (own.generate.seed, own.prompts.seed, own.generate.detail) == (11, 7, "full")
+    assert parse(TEXT, overrides=["run.seed=9"]).generate.seed == 9
+
+
+def test_a_recipe_survives_being_written_down() -> None:
+    recipe = parse(TEXT)
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+
+
+def test_an_unknown_key_names_file_line_nearest_and_allowed() -> None:
+    said = complaint(TEXT.replace("samples = 3", "sampels = 3"))
+    assert said.startswith("r.toml:21: unknown key 'sampels' in [generate] (did you mean 'samples'? allowed: ")
+    assert "temperature" in said
+    said = complaint(TEXT + "\n[jugde]\nvotes = 3\n")
+    assert said.startswith("r.toml:24: unknown key 'jugde' in the recipe (")
+    said = complaint(TEXT.replace('id = "judge"', 'id = "judge"\nkinds = 1'))
+    assert said.startswith("r.toml:19: unknown key 'kinds' in [models.judge] (did you mean 'kind'?")
+
+
+def test_a_wrong_type_names_line_expected_and_found() -> None:
+    assert complaint(TEXT.replace("samples = 3", 'samples = "3"')) == 'r.toml:21: generate.samples: expected a valid integer, found "3"'
+    assert (
+        complaint(TEXT.replace("samples = 3", "samples = 0")) == "r.toml:21: generate.samples: expected greater than or equal to 1, found 0"
+    )
+    assert complaint(TEXT.replace("samples = 3", "samples = true")).endswith("expected a valid integer, found true")
+    assert complaint(TEXT.replace('"rules"', '"short"')).startswith("r.toml:7: spec.detail: expected 'full' or 'rules', found \"short\"")
+    assert "r.toml:5" in complaint("run = {}\ngenerate = 3\n\n\n" + TEXT.replace("[run]", "[spec]").partition("\n\n")[0])
+
+
+def test_a_missing_key_names_its_section() -> None:
+    assert complaint(TEXT.replace('source = "specs/world"', "# ")) == "r.toml:5: [spec] lacks 'source'"
+    assert complaint("") == "r.toml: the recipe lacks 'spec'; 1 more after this one"
+
+
+def test_an_endpoint_needs_its_address() -> None:
+    said = complaint(TEXT.replace('kind = "world"\nid = "judge"', 'kind = "endpoint"\nid = "judge"'))
+    assert said == 'r.toml:16: models.judge: `url` is needed with kind = "endpoint", and only there'
+    assert "url" in complaint(TEXT.replace('id = "judge"', 'id = "judge"\nurl = "http://localhost:1"'))
+
+
+def test_broken_toml_names_the_line() -> None:
+    assert complaint("[run]\nname = \n").startswith("r.toml:2: not TOML: Invalid value")
+    assert complaint("a").startswith("r.toml: not TOML") or complaint("a").startswith("r.toml:1: not TOML")
+
+
+def test_overrides() -> None:
+    assert parse(TEXT, overrides=["generate.samples=2", "spec.source=other/place"]).generate.samples == 2
+    assert parse(TEXT, overrides=["spec.source=other/place"]).spec.source == "other/place"
+    assert parse(TEXT, overrides=["models.judge.id=other"]).models.judge.id == "other"
+    assert complaint(TEXT, "generate.sampels=2").startswith("--set generate.sampels: unknown key 'sampels' in [generate] (did you mean")
+    assert complaint(TEXT, "generate.samples=two") == '--set generate.samples: generate.samples: expected a valid integer, found "two"'
+    assert "expected section.key=value" in complaint(TEXT, "samples")
+    assert "expected section.key=value" in complaint(TEXT, "samples=2")
+    assert "is a value, not a section" in complaint(TEXT, "run.seed.x=2")
+
+
+def test_lines_are_found_through_comments_quotes_and_nesting() -> None:
+    text = '# seed = 1\n[ "run" ] # the run\n"seed" = 2\nspec.source = 1\n[models.policy]\nid = 3\n'
+    assert line_of(text, ("run", "seed")) == 3
+    assert line_of(text, ("run", "name")) == 2
+    assert line_of(text, ("models", "policy", "id")) == 6
+    assert line_of(text, ("models", "policy", "kind")) == 5
+    assert line_of(text, ("card",)) is None
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read the recipe: No such file"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "latin.toml").write_bytes(b"\xe9 = 1")
+    with pytest.raises(RecipeError, match="not UTF-8"):
+        load(tmp_path / "latin.toml")
+
+
+def test_every_shipped_recipe_is_read(root: Path) -> None:
+    recipes = sorted((root / "recipes").glob("*.toml"))
+    assert recipes
+    for path in recipes:
+        assert load(path).run.name == path.stem
