@@ -1,0 +1,302 @@
+"""The command line: one subcommand per stage, in the order of the path. It binds words to calls and decides nothing.
+
+Results go to stdout, complaints to stderr, in one line that says what to do: `preceptor: error: ...`, exit code 2. Everything
+heavy is imported inside the command that needs it, so `preceptor --help` costs an interpreter and little more. argparse
+rather than typer or click: importing it takes 10 ms, they take 50 and 30 before the first command is declared.
+
+What models write is shown without its control characters: an answer must not be able to move the cursor or retitle the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from preceptor import __version__
+from preceptor.errors import DataError, MissingExtra, PreceptorError, UsageError
+from preceptor.runs import ARTEFACTS, STAGES
+
+if TYPE_CHECKING:
+    from preceptor.lineage import Found
+    from preceptor.models import Model
+    from preceptor.recipe import Recipe
+    from preceptor.records import Message
+
+ABOUT = {
+    "prompts": "collect, label, de-duplicate and split the prompts",
+    "generate": "draw completions with the specification in context",
+    "judge": "have the judge read the completions against the specification",
+    "filter": "keep what may be learned; every dropped row has its reason",
+    "sft": "train on reasoning and answer, the specification removed",
+    "rl": "train with the judge's verdict on the answer as the reward",
+    "evals": "score every arm in every suite",
+    "card": "make the page that shows the result",
+}
+"""One line per stage with a subcommand: `preceptor STAGE RECIPE` runs the path up to and including it."""
+
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "tokenizers"), "train"),
+    "ray": "ray",
+    "uvicorn": "serve",
+    "starlette": "serve",
+    "inspect_ai": "eval",
+}
+"""Optional module -> the extra that brings it."""
+
+INTERRUPTED = 130
+Command = Callable[[argparse.Namespace], None]
+
+
+# Commands
+
+
+def run_stages(arguments: argparse.Namespace) -> None:
+    """`preceptor run RECIPE` and `preceptor STAGE RECIPE`."""
+    from preceptor import recipe
+
+    plan = recipe.load(arguments.recipe, arguments.set)
+    from preceptor import pipeline  # after the recipe: a mistake in it is said before torch is loaded
+
+    run_dir = arguments.dir or Path("runs") / plan.run.name
+    arguments.log_dir = run_dir
+    pipeline.run(plan, run_dir, until=arguments.until)
+    for name in ARTEFACTS[arguments.until]:
+        print(run_dir / name)
+
+
+def check_spec(arguments: argparse.Namespace) -> None:
+    """`preceptor spec check PATH`: the counts, the findings; exit 2 when one of them is an error."""
+    from preceptor import spec, speclint
+
+    loaded = spec.load(_spec_path(arguments.path))
+    for what, count in speclint.describe(loaded):
+        print(f"{count:>8,}  {what}")
+    findings = speclint.check(loaded)
+    if findings:
+        print(speclint.render_findings(findings))
+    errors = sum(finding.severity == "error" for finding in findings)
+    if errors:
+        raise UsageError(f"{errors} of the findings {'is an error' if errors == 1 else 'are errors'}", where=arguments.path)
+
+
+def _spec_path(path: Path) -> Path:
+    """The specification itself, also where a recipe is named."""
+    if path.suffix != ".toml":
+        return path
+    from preceptor import recipe
+
+    plan: Recipe = recipe.load(path)
+    return Path(plan.spec.source)
+
+
+def show(arguments: argparse.Namespace) -> None:
+    """`preceptor show ID`: one row and its ancestry from clause to score."""
+    from preceptor import lineage
+
+    for found in lineage.trace(arguments.dir or newest_run(Path("runs")), arguments.id):
+        print("\n".join(_shown(found)))
+
+
+def _shown(found: Found) -> Iterable[str]:
+    mark = {"ancestor": " ", "row": ">", "descendant": " "}[found.relation]
+    yield f"{mark} {found.artefact}:{found.line}  {found.row.get('id', '')}"
+    if found.relation == "descendant":
+        return
+    for name, value in found.row.items():
+        if name != "id" and value not in (None, "", [], {}):
+            yield f"    {name}: " + _value(value)
+
+
+def _value(value: Any) -> str:
+    import orjson
+
+    text = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return printable(text).replace("\n", "\n        ")
+
+
+def newest_run(home: Path) -> Path:
+    """The run directory whose manifest was written last. Raises `DataError` where there is none."""
+    manifests = sorted(home.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+    if not manifests:
+        raise DataError("no run directory here", where=home, hint="name one with --dir, or make one with `preceptor run RECIPE`")
+    return manifests[-1].parent
+
+
+def chat(arguments: argparse.Namespace) -> None:
+    """`preceptor chat`: talk to any arm of a run."""
+    from preceptor import pipeline
+
+    run_dir = arguments.dir or newest_run(Path("runs"))
+    arguments.log_dir = run_dir
+    converse(pipeline.chat_model(run_dir, arguments.arm), reasoning=arguments.reasoning, max_tokens=arguments.max_tokens)
+
+
+def converse(model: Model, *, reasoning: bool, max_tokens: int) -> None:
+    """Turns until the end of input or `/quit`. `/reasoning` shows or hides the reasoning, `/reset` forgets the conversation."""
+    from preceptor.models import Request, complete
+    from preceptor.records import Message, Sampling
+
+    print(f"{printable(model.name)}: /reasoning shows or hides the reasoning, /reset starts again, /quit ends")
+    messages: tuple[Message, ...] = ()
+    while (said := _heard()) != "/quit":
+        if said == "/reset":
+            messages = ()
+        elif said == "/reasoning":
+            reasoning = not reasoning
+            print(f"reasoning {'shown' if reasoning else 'hidden'}")
+        elif said:
+            asked = (*messages, Message(role="user", content=said))
+            (reply,) = complete(model, [Request(asked, Sampling(temperature=0, max_tokens=max_tokens))])
+            if reasoning and reply.reasoning:
+                print(f"[{printable(reply.reasoning)}]")
+            print(printable(reply.answer) if reply.status == "ok" else f"({reply.status}: {printable(reply.detail or reply.answer)})")
+            messages = (*asked, Message(role="assistant", content=reply.answer)) if reply.status == "ok" else messages
+
+
+def _heard() -> str:
+    try:
+        return input("> ").strip()
+    except EOFError:
+        return "/quit"
+
+
+def pretrain_world(arguments: argparse.Namespace) -> None:
+    """`preceptor world pretrain`: rebuild tokenizer and checkpoints from the seed."""
+    from preceptor.world import pretrain
+
+    config = pretrain.PretrainConfig() if arguments.seed is None else pretrain.PretrainConfig(seed=arguments.seed)
+    pretrain.main(arguments.out or pretrain.CHECKPOINTS, config)
+
+
+def check_world(arguments: argparse.Namespace) -> None:
+    """`preceptor world check`: measure what the world's models can do, and print it."""
+    from preceptor.world import check
+
+    check.main()
+
+
+def printable(text: str) -> str:
+    """Text without control characters other than line feeds and tabs; each becomes `\N{REPLACEMENT CHARACTER}`."""
+    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+# The words
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line, like everything else here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the complaint and exit with 2."""
+        self.exit(2, f"preceptor: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def parser() -> Parser:
+    """All subcommands, in the order of the path."""
+    main = Parser(prog="preceptor", description="Teach a reasoning model a written specification, and prove it with a card.")
+    main.add_argument("--version", action="version", version=f"preceptor {__version__}")
+    commands = main.add_subparsers(metavar="COMMAND", required=True)
+    _add_stage(commands, "run", "the whole path, from the specification to the card", until=STAGES[-1])
+    spec = commands.add_parser("spec", help="read a specification").add_subparsers(metavar="COMMAND", required=True)
+    check = _add(spec, "check", check_spec, "print its counts and whatever is wrong with it, by file and line")
+    check.add_argument("path", type=Path, help="a Markdown file, a folder of them, or a recipe")
+    for stage in STAGES:
+        if stage in ABOUT:
+            _add_stage(commands, stage, ABOUT[stage], until=stage)
+    _add_readers(commands)
+    _add_world(commands)
+    return main
+
+
+def _add(commands: Any, name: str, command: Command, about: str) -> argparse.ArgumentParser:
+    added = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    added.add_argument("--debug", action="store_true", help="print the traceback of an unexpected error")
+    added.set_defaults(command=command, log_dir=None)
+    return added
+
+
+def _add_stage(commands: Any, name: str, about: str, until: str) -> None:
+    stage = _add(commands, name, run_stages, about)
+    stage.add_argument("recipe", type=Path, help="a TOML file, for example recipes/demo.toml")
+    stage.add_argument("--dir", type=Path, help="the run directory (default: runs/NAME, by the recipe's name)")
+    stage.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set generate.samples=2")
+    stage.set_defaults(until=until)
+
+
+def _add_readers(commands: Any) -> None:
+    row = _add(commands, "show", show, "print one row and its ancestry, from clause to score")
+    row.add_argument("id", help="a row's id or the beginning of it, or a clause's id")
+    talk = _add(commands, "chat", chat, "talk to an arm of a run")
+    talk.add_argument("--arm", default="sft+rl", help="which arm (default: %(default)s)")
+    talk.add_argument("--reasoning", action=argparse.BooleanOptionalAction, default=True, help="show the reasoning (default) or hide it")
+    talk.add_argument("--max-tokens", type=int, default=512, help="new tokens per turn, reasoning and answer (default: %(default)s)")
+    for reader in (row, talk):
+        reader.add_argument("--dir", type=Path, help="the run directory (default: the newest in runs/)")
+
+
+def _add_world(commands: Any) -> None:
+    world = commands.add_parser("world", help="the generated world").add_subparsers(metavar="COMMAND", required=True)
+    pretrain = _add(world, "pretrain", pretrain_world, "rebuild its tokenizer and checkpoints from a seed")
+    pretrain.add_argument("--seed", type=int, help="another seed than that of the shipped checkpoints")
+    pretrain.add_argument("--out", type=Path, help="where they go (default: into the package)")
+    _add(world, "check", check_world, "measure what its models can do")
+
+
+# The boundary
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. 0 done, 2 something to mend, 130 interrupted, 1 anything else."""
+    arguments = parser().parse_args(words)
+    try:
+        arguments.command(arguments)
+        sys.stdout.flush()
+    except PreceptorError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _complain("interrupted; the same command again goes on from here", INTERRUPTED)
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # the one place where everything else ends
+        return _unexpected(error, arguments)
+    return 0
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"preceptor: error: {' '.join(printable(message).split())}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception, arguments: argparse.Namespace) -> int:
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        missing = MissingExtra(f"this needs {error.name!r}, which is not installed", hint=f"pip install 'preceptor[{EXTRAS[error.name]}]'")
+        return _complain(str(missing), missing.exit_code)
+    if arguments.debug:
+        traceback.print_exception(error)
+        return 1
+    log = _log(error, arguments.log_dir)
+    return _complain(f"unexpected {type(error).__name__}: {error} (traceback in {log}, or run again with --debug)", 1)
+
+
+def _log(error: Exception, run_dir: Path | None) -> Path:
+    """Write the traceback into the run directory, or where that cannot be written to, into the folder for temporary files."""
+    text = "".join(traceback.format_exception(error))
+    if run_dir is not None and run_dir.is_dir() and os.access(run_dir, os.W_OK):
+        path = run_dir / "error.log"
+        path.write_text(text, encoding="utf-8")
+        return path
+    handle, name = tempfile.mkstemp(prefix="preceptor-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    return Path(name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

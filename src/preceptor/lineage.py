@@ -1,0 +1,100 @@
+"""Where a row comes from and what became of it: the chain from clause to score, found by id.
+
+In: a run directory and an id, or the beginning of one. Out: the rows of the chain in the order of the path: the clauses
+that were cited, the prompt, the completion, the judgement, the example or the reason it was dropped, the scores.
+
+The one idea: rows name their parents, and parents lie in earlier artefacts. So one pass from the row's artefact upwards
+finds all ancestors, and one pass downwards the rows that name it. Reads finished artefacts only and takes no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preceptor.errors import DataError
+from preceptor.journal import read_rows
+from preceptor.runs import ARTEFACTS, STAGES
+
+CLAUSES = "01_spec/clauses.jsonl"
+PARENTS = ("prompt_id", "completion_id", "judgement_id")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row and its place. `relation` is `ancestor`, `row` or `descendant`."""
+
+    artefact: str
+    line: int
+    row: dict[str, Any]
+    relation: str
+
+
+def artefacts() -> list[str]:
+    """Names of the artefacts made of rows, in the order of the path."""
+    files = [name for stage in STAGES for name in ARTEFACTS[stage] if name.endswith(".jsonl")]
+    return [CLAUSES, *files]
+
+
+def trace(run_dir: Path, prefix: str) -> list[Found]:
+    """The row whose id begins with `prefix`, between its ancestors and its descendants.
+
+    A clause is also found by the id the specification gives it (`T2`). Raises `DataError` when no row or several match.
+    """
+    if not run_dir.is_dir():
+        raise DataError("no such run directory", where=run_dir, hint="name one with --dir")
+    own = _only(list(_matches(run_dir, prefix)), run_dir, prefix)
+    names = artefacts()
+    place = names.index(own.artefact)
+    return [*_ancestors(run_dir, own, names[:place]), own, *_descendants(run_dir, own, names[place + 1 :])]
+
+
+def _rows(run_dir: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    path = run_dir / name
+    if path.exists():
+        yield from read_rows(path)
+
+
+def _matches(run_dir: Path, prefix: str) -> Iterator[Found]:
+    for name in artefacts():
+        for line, row in _rows(run_dir, name):
+            if str(row.get("id", "")).startswith(prefix) or (name == CLAUSES and row.get("clause") == prefix):
+                yield Found(name, line, row, "row")
+
+
+def _only(found: list[Found], run_dir: Path, prefix: str) -> Found:
+    if not found:
+        raise DataError(f"no row with an id that begins with {prefix!r}", where=run_dir)
+    if len({item.row["id"] for item in found}) > 1:
+        some = ", ".join(f"{item.row['id']} ({item.artefact})" for item in found[:5])
+        raise DataError(f"{len(found)} rows have ids that begin with {prefix!r}", where=run_dir, hint=f"give more of it: {some}")
+    return found[0]
+
+
+def _ancestors(run_dir: Path, own: Found, names: list[str]) -> list[Found]:
+    wanted = _parents(own.row)
+    cited = set(own.row.get("clauses", ()))
+    chain: list[Found] = []
+    for name in reversed(names):
+        for line, row in _rows(run_dir, name):
+            if row.get("id") in wanted or (name == CLAUSES and row.get("clause") in cited):
+                chain.append(Found(name, line, row, "ancestor"))
+        for found in chain:
+            wanted |= _parents(found.row)
+            cited |= set(found.row.get("clauses", ()))
+    order = artefacts()
+    return sorted(chain, key=lambda found: (order.index(found.artefact), found.line))
+
+
+def _descendants(run_dir: Path, own: Found, names: list[str]) -> list[Found]:
+    """Rows that name this one directly; for a clause, the judgements that cite it."""
+    found = [(name, line, row) for name in names for line, row in _rows(run_dir, name)]
+    if own.artefact == CLAUSES:
+        return [Found(*item, "descendant") for item in found if own.row["clause"] in item[2].get("clauses", ())]
+    return [Found(*item, "descendant") for item in found if own.row["id"] in _parents(item[2])]
+
+
+def _parents(row: dict[str, Any]) -> set[str]:
+    return {row[key] for key in PARENTS if row.get(key) is not None}
