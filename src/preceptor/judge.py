@@ -262,6 +262,8 @@ class Judge:
         for completion_id, view in views:
             if type(view) is not expected:
                 raise StageFailed(f"judge: {completion_id}: a judge of {self.config.view!r} was handed a {type(view).__name__}")
+            if view.category not in self._policies:
+                raise StageFailed(f"judge: {completion_id}: the specification has no category {view.category!r}")
         doubled = [completion_id for completion_id, count in Counter(name for name, _ in views).items() if count > 1]
         if doubled:
             raise StageFailed(f"judge: {doubled[0]} was handed over more than once")

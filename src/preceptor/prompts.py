@@ -152,8 +152,12 @@ def collect(prompts: Iterable[Prompt], evaluation: Sequence[Prompt], config: Pro
             removed[reason] = removed.get(reason, 0) + 1
             continue
         seen.add(text)
-        kept.append(prompt if prompt.split else prompt.model_copy(update={"split": side(text, config)}))
+        kept.append(prompt if prompt.split else _with_split(prompt, side(text, config)))
     return Collected(tuple(kept), removed)
+
+
+def _with_split(prompt: Prompt, split: str) -> Prompt:
+    return Prompt(messages=prompt.messages, category=prompt.category, split=split, meta=prompt.meta)  # a new id, unlike `model_copy`
 
 
 def _passages(prompts: Sequence[Prompt], length: int | None) -> set[tuple[str, ...]]:
