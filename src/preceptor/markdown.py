@@ -1,0 +1,121 @@
+"""Markdown as both specification formats use it: lines, code fences, headings with ids and attributes, links to ids.
+
+In: text. Out: numbered lines, `Heading`s, `Place`s. Every error names file and line. This is not a Markdown parser: it
+knows the six things a specification is made of (fence, comment, heading, bold lead-in, list item, link) and leaves
+every other character as it was written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from preceptor.errors import SpecError
+
+_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*(?:\{([^{}]*)\})?\s*#*")
+_LEAD = re.compile(r"\*\*([A-Z][A-Za-z ]*)\.\*\*\s*")
+_LINK = re.compile(r"\[([^\[\]]*)\]\(#([^()\s]+)\)")
+_FENCE = re.compile(r"\s*(`{3,}(?!.*`)|~{3,})")
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
+_ID = re.compile(r"[A-Za-z0-9][\w.:-]*")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an id is declared or referred to. Lines count from 1."""
+
+    id: str
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A Markdown heading with its attributes (`## Tools {#tools kind=category}`)."""
+
+    level: int
+    title: str
+    id: str
+    attributes: dict[str, str]
+    file: str
+    line: int
+
+    def error(self, what: str, hint: str = "") -> SpecError:
+        """A `SpecError` at this heading."""
+        return SpecError(what, where=self.file, line=self.line, hint=hint)
+
+
+def scan(text: str, file: str) -> Iterator[tuple[int, str, bool]]:
+    """(line number, line without white space at its end, inside a code fence) for each line outside HTML comments.
+
+    Raises `SpecError` for a fence or a comment that is never closed, and for text after the end of a comment.
+    """
+    fence, comment, opened = "", False, 0
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.rstrip()
+        if fence:
+            closing = line.strip()
+            yield number, line, True
+            fence = "" if len(closing) >= len(fence) and not closing.strip(fence[0]) else fence
+        elif comment or line.lstrip().startswith("<!--"):
+            opened = opened if comment else number
+            _, end, rest = line.partition("-->")
+            comment = not end
+            if rest:
+                raise SpecError("text after a comment would be lost", where=file, line=number, hint="start a new line after `-->`")
+        elif ("```" in line or "~~~" in line) and (match := _FENCE.match(line)):
+            fence, opened = match.group(1), number
+            yield number, line, True
+        else:
+            yield number, line, False
+    if fence or comment:
+        raise SpecError(f"{'a code fence' if fence else 'an HTML comment'} is opened here and never closed", where=file, line=opened)
+
+
+def heading(line: str, file: str, number: int) -> Heading | None:
+    """Read a heading line; None when the line is none. Raises `SpecError` for attributes that cannot be read."""
+    match = _HEADING.fullmatch(line)
+    if match is None:
+        return None
+    found, attributes = "", {}
+    for word in (match.group(3) or "").split():
+        key, equals, value = word.partition("=")
+        if word.startswith("#") and not found and _ID.fullmatch(word[1:]):
+            found = word[1:]
+        elif equals and value and key not in attributes:
+            attributes[key] = value
+        else:
+            what = f"cannot read {word!r} in the attributes of a heading"
+            raise SpecError(what, where=file, line=number, hint="expected {#id key=value ...}")
+    return Heading(len(match.group(1)), match.group(2), found, attributes, file, number)
+
+
+def links(line: str, file: str, number: int) -> list[Place]:
+    """The ids that a line refers to by links such as `[T4](#T4)`."""
+    return [Place(target, file, number) for _, target in _LINK.findall(line)] if "](#" in line else []
+
+
+def unwrap(lines: Sequence[str]) -> str:
+    """One line per paragraph or list item, so that wrapping is not content; links become their labels. Fences stay."""
+    out, fenced = [""], False
+    for line in lines:
+        mark = "```" in line or "~~~" in line
+        if fenced or mark or not line or _ITEM.match(line) or not out[-1]:
+            out.append(line)
+        else:
+            out[-1] += " " + line.strip()
+        fenced = fenced != (mark and _FENCE.match(line) is not None)
+    text = re.sub(r"\n{3,}", "\n\n", "\n".join(out).strip("\n"))
+    return _LINK.sub(lambda link: link.group(1) if link.group(1).strip("?") else link.group(2), text) if "](#" in text else text
+
+
+def lead_in(line: str) -> tuple[str, str] | None:
+    """(`Rationale`, the rest of the line) for a line that begins `**Rationale.**`; None for any other."""
+    match = _LEAD.match(line) if line.startswith("**") else None
+    return (match.group(1), line[match.end() :]) if match else None
+
+
+def list_items(text: str) -> list[str]:
+    """The lines of an unwrapped text, each without its list marker."""
+    return [_ITEM.sub("", line, count=1) for line in text.split("\n") if line]
