@@ -93,6 +93,20 @@ def test_a_missing_key_names_its_section() -> None:
     assert complaint("") == "r.toml: the recipe lacks 'spec'; 1 more after this one"
 
 
+def test_training_is_optional_and_its_sections_are_explained_alike() -> None:
+    recipe = parse(TEXT)
+    assert recipe.sft is None
+    assert recipe.rl is None
+    trained = parse(TEXT + "[sft]\nsteps = 3\n[rl]\nsteps = 4\nseed = 2\n[sft.lora]\nrank = 4\n")
+    assert trained.sft is not None
+    assert trained.rl is not None
+    assert trained.sft.lora is not None
+    assert (trained.sft.seed, trained.rl.seed, trained.sft.lora.rank) == (7, 2, 4)
+    assert "did you mean 'rank'" in complaint(TEXT + "[sft]\nsteps = 3\n[sft.lora]\nrnk = 4\n")
+    assert complaint(TEXT + "[rl]\n") == "r.toml:23: [rl] lacks 'steps'"
+    assert complaint(TEXT + "[sft]\n").startswith("r.toml:23: sft: ")
+
+
 def test_an_endpoint_needs_its_address() -> None:
     said = complaint(TEXT.replace('kind = "world"\nid = "judge"', 'kind = "endpoint"\nid = "judge"'))
     assert said == 'r.toml:16: models.judge: `url` is needed with kind = "endpoint", and only there'

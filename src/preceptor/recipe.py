@@ -18,15 +18,20 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from preceptor.errors import RecipeError
+from preceptor.filter import FilterConfig
 from preceptor.generate import GenerateConfig
+from preceptor.judge import JudgeConfig
 from preceptor.prompts import PromptsConfig
+from preceptor.rl import RlConfig
+from preceptor.sft import SftConfig
 
 
 class Section(BaseModel):
@@ -102,6 +107,11 @@ class Recipe(Section):
     models: ModelsSection
     prompts: PromptsConfig
     generate: GenerateConfig
+    judge: JudgeConfig
+    filter: FilterConfig
+    sft: SftConfig | None = None
+    """None: nothing is trained this way; so a recipe without a section leaves the stage out."""
+    rl: RlConfig | None = None
     card: CardSection
 
     @model_validator(mode="before")
@@ -112,7 +122,9 @@ class Recipe(Section):
             return data
         said = {"seed": _get(data, "run", "seed"), "detail": _get(data, "spec", "detail")}
         shared = {key: value for key, value in said.items() if value is not None}
-        return {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in _stage_sections().items()}}
+        sections = {name: _model(field) for name, field in cls.model_fields.items() if name not in ("run", "spec", "models")}
+        wanted = {name: model for name, model in sections.items() if model and (name in data or cls.model_fields[name].is_required())}
+        return {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in wanted.items()}}
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -174,9 +186,10 @@ def _filled(model: type[BaseModel], table: Any, shared: Mapping[str, Any]) -> An
     return {**{key: value for key, value in shared.items() if key in model.model_fields}, **table}
 
 
-def _stage_sections() -> dict[str, type[BaseModel]]:
-    fields = {name: field.annotation for name, field in Recipe.model_fields.items() if name not in ("run", "spec", "models")}
-    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+def _model(field: FieldInfo) -> type[BaseModel] | None:
+    """The class of a table, also of one that may be left out; None for a plain value."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
 
 
 # Saying what is wrong
@@ -214,9 +227,8 @@ def _allowed(path: Sequence[str]) -> list[str]:
     """The keys a table may have."""
     model: type[BaseModel] = Recipe
     for part in path:
-        inner = model.model_fields[part].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
+        inner = _model(model.model_fields[part])
+        assert inner is not None, f"{part!r} is no table"
         model = inner
     return sorted(model.model_fields)
 

@@ -64,9 +64,11 @@ ARTEFACTS: dict[str, tuple[str, ...]] = {
 """What each stage leaves behind. `06_sft` and `07_rl` hold one folder per arm."""
 
 NON_IDENTITY: frozenset[str] = frozenset(
-    {"batch_size", "concurrency", "device", "prefix_cache", "progress", "retries", "threads", "timeout_seconds", "workers"}
+    {"batch_size", "concurrency", "device", "prefix_cache", "progress", "retries", "save_every", "threads", "timeout_seconds", "workers"}
+    | {"max_abstention", "max_failed"}
 )
-"""Config fields, at any depth, that say how fast the work goes and not what comes out of it."""
+"""Config fields, at any depth, that cannot change what comes out: they say how fast the work goes, or when to give it up.
+(So a stage that stopped at its limit keeps its rows when the limit is raised.)"""
 
 TRAINING: frozenset[str] = frozenset({"sft", "rl"})
 """Stages where `batch_size` is an optimiser's setting and therefore does change what comes out."""
@@ -416,6 +418,7 @@ class Run:
         """
         hashes = {self._label(path): self._hash_input(name, path) for path in inputs}
         plain: dict[str, Any] = orjson.loads(orjson.dumps(dict(config)))
+        seed = plain.get("seed") if seed is None else seed
         mark = fingerprint(name, config=plain, seed=seed, inputs=hashes, identity=identity, outputs=outputs)
         entry = {"fingerprint": mark, "config": plain, "seed": seed, "inputs": hashes, "identity": dict(identity)}
         entry |= {"device": device, "versions": versions(), "commit": commit()}
