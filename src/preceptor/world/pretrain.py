@@ -1,0 +1,205 @@
+"""Pretraining: from a seed to the tokenizer and the two checkpoints that ship with the package.
+
+Both models are short-convolution hybrids (LFM2): the convolution hands every token its predecessors, so looking a key up in context
+forms within minutes. Questions of a lesson share the lesson's system text and are hidden from each other by the attention
+mask, with positions that restart after it: what is learned is exactly one question under one system text, at a fraction of the
+cost. A convolution reaches two tokens back over a border between questions; those tokens are the same at every border.
+
+Base and judge see different streams and start from different weights; each takes one core.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import string
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
+
+from preceptor.world import tokenizer as words
+from preceptor.world.attacks import COMMON_WORDS
+from preceptor.world.codes import CODES, encode
+from preceptor.world.lessons import STREAMS, Lesson
+from preceptor.world.requests import DETERMINERS, FRAMES, PURPOSE_SENTENCES, PURPOSES, VERBS
+from preceptor.world.things import THINGS
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How the shipped checkpoints were made."""
+
+    seed: int = 1
+    echo_steps: int = 160
+    """Steps on random text said twice, before anything else: in a minute the model learns to look a thing up where it
+    stood before. On lessons alone that had not begun after 300 steps."""
+    echo_rate: float = 4e-3
+    steps: int = 2500
+    """Steps on lessons."""
+    batch_lessons: int = 4
+    questions: int = 8
+    learning_rate: float = 2e-3
+    width: int = 128
+    layers: tuple[str, ...] = ("conv", "full_attention", "conv", "full_attention")
+
+
+def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> Lfm2Config:
+    """A standard LFM2 configuration, tied embeddings."""
+    return Lfm2Config(
+        vocab_size=len(tokenizer), hidden_size=config.width, intermediate_size=2 * config.width, num_hidden_layers=len(config.layers),
+        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=3, max_position_embeddings=2048,
+        block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+
+
+def build_tokenizer(seed: int, lessons: int = 1500) -> PreTrainedTokenizerFast:
+    """Vocabulary: what lessons say, and every word of a request in every code. Evaluation texts are not consulted."""
+    texts = [text for stream in STREAMS.values() for lesson in islice(stream(seed, 8), lessons) for text in _texts(lesson)]
+    for word in sorted(_request_words()):
+        texts += [f" {word}", *(f" {encode(word, code)}" for code in CODES)]
+    texts += [form for word in COMMON_WORDS for form in (f" {word}", word.capitalize(), f" {word.capitalize()}")]
+    texts += [f"{letter}{digit}" for letter in string.ascii_uppercase for digit in range(1, 10)]
+    return words.build(texts)
+
+
+def _request_words() -> set[str]:
+    """Lower-cased words a plain request can hold."""
+    texts = [*FRAMES, *DETERMINERS, *PURPOSE_SENTENCES, *PURPOSES, *(form for forms in VERBS.values() for form in forms), *(thing.name for thing in THINGS)]
+    return {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"\{\w+\}", "", text).lower())} | {"a", "an"}
+
+
+def _texts(lesson: Lesson) -> list[str]:
+    return [lesson.system or "", *(text for turn in lesson.turns for text in (turn.user, turn.reasoning, turn.answer))]
+
+
+@dataclass
+class Packed:
+    """One lesson as tokens (T): block 0 is the system text, block i the i-th question."""
+
+    ids: np.ndarray
+    labels: np.ndarray
+    blocks: np.ndarray
+    positions: np.ndarray
+
+
+def pack(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Packed:
+    """Lay a lesson out: system text, then the questions, each with positions that restart after the system text."""
+    prefix = "" if lesson.system is None else f"<|system|>{lesson.system}<|end|>"
+    texts = [prefix]
+    for turn in lesson.turns:
+        texts += [f"<|user|>{turn.user}<|end|><|assistant|>", f"<think>{turn.reasoning}</think>{turn.answer}<|end|>"]
+    parts = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    ids, labels, blocks, positions = list(parts[0]), [-100] * len(parts[0]), [0] * len(parts[0]), list(range(len(parts[0])))
+    for number in range(len(lesson.turns)):
+        user, reply = parts[1 + 2 * number], parts[2 + 2 * number]
+        ids += user + reply
+        labels += [-100] * len(user) + reply
+        blocks += [number + 1] * (len(user) + len(reply))
+        positions += range(len(parts[0]), len(parts[0]) + len(user) + len(reply))
+    return Packed(np.array(ids), np.array(labels), np.array(blocks), np.array(positions))
+
+
+def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
+    """Batch (B, T) with the boolean attention mask (B, 1, T, T) that hides questions from each other."""
+    length = max(len(row.ids) for row in rows)
+    stack = {name: np.full((len(rows), length), fill) for name, fill in (("ids", pad), ("labels", -100), ("blocks", -1), ("positions", 0))}
+    for index, row in enumerate(rows):
+        for name, array in stack.items():
+            array[index, : len(row.ids)] = getattr(row, name)
+    out = {name: torch.from_numpy(array) for name, array in stack.items()}
+    query, key = out["blocks"][:, :, None], out["blocks"][:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    out["mask"] = (causal & ((key == 0) | (key == query)))[:, None]
+    return out
+
+
+def echo(rng: np.random.Generator, vocabulary: int, length: int = 32) -> Packed:
+    """Random words said twice; only the second half carries loss."""
+    half = rng.integers(len(words.SPECIAL) + 256, vocabulary, length)
+    return Packed(np.tile(half, 2), np.concatenate([np.full(length, -100), half]), np.zeros(2 * length, dtype=np.int64), np.arange(2 * length))
+
+
+def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> Iterator[list[Packed]]:
+    """Echoes first, then packed lessons."""
+    stream, rng = STREAMS[role](config.seed, config.questions), np.random.default_rng(config.seed)
+    for _ in range(config.echo_steps):
+        yield [echo(rng, len(tokenizer)) for _ in range(32)]
+    for _ in range(config.steps):
+        yield [pack(tokenizer, lesson) for lesson in islice(stream, config.batch_lessons)]
+
+
+def rate(config: PretrainConfig, step: int) -> float:
+    """Learning rate at `step` (from 0): a short rise, the echo rate, then a cosine over the lessons."""
+    if step < config.echo_steps:
+        return config.echo_rate * min(1.0, (step + 1) / 50)
+    done = (step - config.echo_steps) / config.steps
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def loss_of(model: Lfm2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy over the tokens that carry loss; the head is applied to those positions only."""
+    hidden = model.model(
+        input_ids=batch["ids"], attention_mask={"full_attention": batch["mask"], "conv": None}, position_ids=batch["positions"], use_cache=False
+    ).last_hidden_state[:, :-1]
+    targets = batch["labels"][:, 1:]
+    kept = targets != -100
+    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), targets[kept])
+
+
+def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, out: Path, report_every: int = 50) -> dict[str, float]:
+    """Train one model from scratch and save it. Returns its last figures."""
+    torch.set_num_threads(1)
+    torch.manual_seed(config.seed * 1000 + sorted(STREAMS).index(role))
+    model = Lfm2ForCausalLM(architecture(config, tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step))
+    total = config.echo_steps + config.steps
+    started, tokens, losses = time.monotonic(), 0, []
+    for step, rows in enumerate(batches(config, tokenizer, role), 1):
+        batch = collate(rows, tokenizer.pad_token_id)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = loss_of(model, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        tokens += sum(len(row.ids) for row in rows)
+        losses.append(loss.item())
+        if step % report_every == 0 or step == total:
+            seconds = time.monotonic() - started
+            left = seconds / step * (total - step)
+            print(f"{role:5s} step {step:5d}/{total}  loss {np.mean(losses[-report_every:]):.4f}  {tokens / seconds / 1000:.1f}k tokens/s  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+    save(model, tokenizer, out / role)
+    return {"loss": float(np.mean(losses[-report_every:])), "tokens": tokens, "seconds": time.monotonic() - started}
+
+
+def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Weights (bfloat16 safetensors), configuration and tokenizer."""
+    model.eval().to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def main(out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: tuple[str, ...] = ("base", "judge")) -> dict[str, dict[str, float]]:
+    """Rebuild the tokenizer and the checkpoints from the seed; writes `made.json` beside them."""
+    config = config or PretrainConfig()
+    tokenizer = build_tokenizer(config.seed)
+    with ProcessPoolExecutor(len(roles), mp_context=get_context("spawn")) as pool:
+        jobs = {role: pool.submit(train, role, config, tokenizer, out) for role in roles}
+        figures = {role: job.result() for role, job in jobs.items()}
+    made = {"command": "preceptor world pretrain", "config": asdict(config), "figures": figures}
+    (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
+    return figures

@@ -1,0 +1,114 @@
+"""The world as the subject of a recipe: its specification, its prompts, its capability data, its suites and its truth.
+
+Everything follows from the recipe's seed; another seed is another law.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from preceptor.evals import EvalsConfig, Suite
+from preceptor.records import Disposition, Example, Message, Meta, Prompt
+from preceptor.world import lessons, oracle, reasoner, suites
+from preceptor.world.laws import Law, markdown, random_law
+from preceptor.world.lessons import TARGET_LAWS, Lesson, Turn
+from preceptor.world.oracle import ask_of
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+
+
+class WorldConfig(BaseModel):
+    """`[world]`: how much of the world a run draws."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training_prompts: int = Field(3000, ge=1)
+    """Prompts drawn before duplicates are removed; they are divided between SFT and RL."""
+    capability_rows: int = Field(1500, ge=1)
+    """Rows of the pretraining mixture (other laws in context, decoding, facts) that SFT may mix in."""
+    capability_prompts: int = Field(400, ge=1)
+    """Prompts of the capability suite."""
+
+
+@dataclass
+class Subject:
+    """The world under the target law of one seed."""
+
+    config: WorldConfig
+    seed: int
+    prompts_per_suite: int
+
+    @cached_property
+    def law(self) -> Law:
+        """The truth of the target specification; its seed lies outside every range of pretraining."""
+        return random_law(TARGET_LAWS[self.seed])
+
+    def markdown(self) -> str:
+        """The target specification as a file."""
+        return markdown(self.law)
+
+    def training_prompts(self) -> Iterator[Prompt]:
+        """Prompts for safety data and RL."""
+        return suites.training_prompts(self.seed, self.config.training_prompts)
+
+    def capability(self) -> list[Example]:
+        """Other laws in context, decoding and facts, as examples; never the target law."""
+        rng = random.Random(f"capability-{self.seed}")
+        return [_example(lesson.system, turn) for lesson in islice(_mixture(rng, lessons.PRETRAIN_LAWS), self.config.capability_rows) for turn in lesson.turns]
+
+    def suites(self, config: EvalsConfig) -> list[Suite]:
+        """Every suite, the capability suite, and the test-time-compute axis over held-out attacks and codes."""
+        graded = {name: tuple(rows) for name, rows in suites.evaluation_prompts(self.law, self.seed, config.prompts).items()}
+        scorer = suites.Scorer(self.law)
+        found = [Suite(name, rows, scorer) for name, rows in graded.items()]
+        found.append(Suite("capability", tuple(self._capability_prompts()), suites.CapabilityScorer(), bare=True))
+        half = config.budget_prompts // 2
+        mixed = (*graded["encodings"][:half], *graded["held_out_attacks"][: config.budget_prompts - half])
+        return found + [Suite(f"budget:{tokens}", mixed, scorer) for tokens in config.budgets]
+
+    def truth(self, meta: Meta, reasoning: str, answer: str) -> tuple[Disposition, bool]:
+        """The disposition the law asks for, and whether reply and reasoning are sound: what a perfect judge would pass."""
+        ask = ask_of(meta)
+        sound = oracle.grade(self.law, ask, answer).styled and reasoner.thought_is_sound(self.law, ask, reasoning)
+        return self.law.applies(ask)[1], sound
+
+    def probe(self, replies: Sequence[tuple[Prompt, str, str]]) -> list[float | None]:
+        """The oracle's value of `(prompt, reasoning, answer)` on the judge's scale, answer only. Logged in RL, never a reward."""
+        grades = [oracle.grade(self.law, ask_of(prompt.meta), answer) for prompt, _, answer in replies]
+        return [1.0 if grade.styled else 0.5 if grade.right else 0.0 for grade in grades]
+
+    def _capability_prompts(self) -> list[Prompt]:
+        rng = random.Random(f"capability-prompts-{self.seed}")
+        rows = [(lesson.system, turn) for lesson in islice(_mixture(rng, lessons.CHECK_LAWS), self.config.capability_prompts) for turn in lesson.turns]
+        return [Prompt(messages=_messages(system, turn), category="tools", split="capability", meta={"expected": turn.answer, "number": n}) for n, (system, turn) in enumerate(rows)]
+
+
+def _mixture(rng: random.Random, laws: range) -> Iterator[Lesson]:
+    """Half of it follows other laws in context, the rest decodes and states facts; one question each."""
+    book = lessons.LawBook(rng, laws)
+    while True:
+        kind = rng.random()
+        if kind < 0.5:
+            yield lessons.follow(rng, book, 1)
+        else:
+            turn = lessons.decoding(rng, rng.choice(lessons.CODES)) if kind < 0.85 else lessons.fact(rng, rng.choice(lessons.THINGS))
+            yield Lesson(None, (turn,))
+
+
+def _messages(system: str | None, turn: Turn) -> tuple[Message, ...]:
+    head = () if system is None else (Message(role="system", content=system),)
+    return (*head, Message(role="user", content=turn.user))
+
+
+def _example(system: str | None, turn: Turn) -> Example:
+    return Example(
+        messages=_messages(system, turn), category="capability", reasoning=turn.reasoning, answer=turn.answer,
+        prompt_id="", completion_id="", judgement_id="", spec_hash="",
+    )  # fmt: skip
