@@ -56,6 +56,4 @@ def full_view(answer: str = "Sorry.", reasoning: str = "Clause T1 says refuse.",
 def completion(
     of: Prompt, answer: str = "Sorry.", reasoning: str = "Clause T1 says refuse.", *, sample: int = 0, status: Status = "ok"
 ) -> Completion:
-    return Completion(
-        prompt_id=of.id, model="m", reasoning=reasoning, answer=answer, status=status, sample=sample, spec_hash=SPEC.hash
-    )
+    return Completion(prompt_id=of.id, model="m", reasoning=reasoning, answer=answer, status=status, sample=sample, spec_hash=SPEC.hash)

@@ -259,7 +259,7 @@ def test_abstention_rate() -> None:
         ]
 
     check_abstentions(abstentions(5), 100, 0.05)
-    with pytest.raises(StageFailed, match="6 of 100 judgements are abstentions.*6 times transport: timeout"):
+    with pytest.raises(StageFailed, match=r"6 of 100 judgements are abstentions.*6 times transport: timeout"):
         check_abstentions(abstentions(6), 100, 0.05)
 
 

@@ -108,5 +108,5 @@ def test_run_needs_one_source_and_something_in_it(tmp_path: Path) -> None:
             run(opened, CONFIG, SPEC)
         with pytest.raises(DataError, match="cannot read the prompts"):
             run(opened, PromptsConfig(path=tmp_path / "absent"), SPEC)
-        with pytest.raises(UsageError, match="no prompt is left of 1: {'in_evaluation': 1}"):
+        with pytest.raises(UsageError, match=r"no prompt is left of 1: {'in_evaluation': 1}"):
             run(opened, CONFIG, SPEC, prompts=[prompt()], evaluation=[prompt()])

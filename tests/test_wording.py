@@ -67,7 +67,10 @@ def test_every_value_appears(name: str) -> None:
 def test_brief_set_is_exactly_what_the_tiny_models_learn() -> None:
     wording = Wording("brief")
     assert wording.generate("P", prompt("Q")) == (Message(role="system", content="P"), user("Q"))
-    assert wording.judge("P", answer_view("A", "Q")) == (Message(role="system", content="P\nJudge the reply."), user("Request: Q\nReply: A"))
+    assert wording.judge("P", answer_view("A", "Q")) == (
+        Message(role="system", content="P\nJudge the reply."),
+        user("Request: Q\nReply: A"),
+    )
     assert wording.judge("P", full_view("A", "R", "Q"))[1] == user("Request: Q\nThought: R\nReply: A")
 
 
@@ -92,15 +95,15 @@ def test_placeholders_inside_values_stay_text() -> None:
 
 def test_unknown_unused_and_missing_names_raise() -> None:
     wording = Wording("brief")
-    with pytest.raises(WordingError, match="unknown placeholder {answer}"):
+    with pytest.raises(WordingError, match=r"unknown placeholder {answer}"):
         wording.render("judge_answer", policy="p", conversation="c")
-    with pytest.raises(WordingError, match="without a placeholder.*extra"):
+    with pytest.raises(WordingError, match=r"without a placeholder.*extra"):
         wording.render("generate", policy="p", extra="x")
     with pytest.raises(WordingError, match="no text 'generate_wrapped'"):
         wording.generate_wrapped("p", prompt())
     with pytest.raises(WordingError, match="expected one of"):
         Wording("../brief")
-    with pytest.raises(WordingError, match="unknown placeholder {b}"):
+    with pytest.raises(WordingError, match=r"unknown placeholder {b}"):
         substitute("{a}{b}", {"a": "{b}"}, where="here")
 
 
@@ -133,7 +136,9 @@ def test_roles_cannot_be_faked_inside_a_turn() -> None:
     assert conversation_text((user("plain\ntext: here"),)) == "plain\ntext: here"
 
 
-@pytest.mark.parametrize("token", ["<|end|>", "<|im_start|>", "<think>", "</think>", "</THINK>", "<｜end▁of▁sentence｜>", "<start_of_turn>", "[INST]"])
+@pytest.mark.parametrize(
+    "token", ["<|end|>", "<|im_start|>", "<think>", "</think>", "</THINK>", "<｜end▁of▁sentence｜>", "<start_of_turn>", "[INST]"]
+)
 def test_special_tokens_are_broken(token: str) -> None:
     for name in SETS:
         for view in (answer_view(token, token), full_view(token, token, token)):

@@ -75,12 +75,12 @@ class FilterConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    threshold: float = Field(1.0, gt=0, le=1)
+    threshold: float = Field(default=1.0, gt=0, le=1)
     """Least score of an example. 1.0: every reading found full compliance."""
-    max_per_prompt: int = Field(1, ge=1)
+    max_per_prompt: int = Field(default=1, ge=1)
     """Best completions kept per prompt: highest score first, then lowest sample index."""
     leak_phrases: tuple[str, ...] = LEAK_PHRASES
-    leak_ngram: int | None = Field(None, ge=4)
+    leak_ngram: int | None = Field(default=None, ge=4)
     """Drop answers that share this many consecutive words with the routed view (its style section apart, whose words an answer may
     have to use). 12 suits policies written in long sentences; None: off, for policies as terse as the answers."""
 

@@ -43,19 +43,19 @@ class GenerateConfig(BaseModel):
 
     split: str = "train"
     """Prompts of this split are used; those of `rl` are drawn on by the policy itself."""
-    samples: int = Field(4, ge=1)
+    samples: int = Field(default=4, ge=1)
     """Completions per prompt."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples."""
     shape: Literal["chat", "wrapped"] = "chat"
     """`chat`: real turns after the policy. `wrapped`: the conversation as text (paper, Fig. 5)."""
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(4096, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=4096, ge=1)
     """New tokens, reasoning and answer together."""
-    reasoning_tokens: int | None = Field(None, ge=1)
+    reasoning_tokens: int | None = Field(default=None, ge=1)
     seed: int = 0
-    max_failed: float = Field(0.05, ge=0, le=1)
+    max_failed: float = Field(default=0.05, ge=0, le=1)
     """Above this share of failed draws the stage stops instead of passing on a hole."""
 
 

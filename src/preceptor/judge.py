@@ -83,17 +83,17 @@ class JudgeConfig(BaseModel):
 
     view: View = "reasoning+answer"
     """What the judge is shown: the reasoning as well when filtering, the answer alone in RL."""
-    votes: int = Field(3, ge=1)
+    votes: int = Field(default=3, ge=1)
     """Independent readings of each completion."""
     aggregate: Aggregate = "min"
-    temperature: float = Field(0.7, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_tokens: int = Field(2048, ge=1)
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=2048, ge=1)
     """New tokens per vote, the judge's reasoning included."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples."""
     seed: int = 0
-    max_abstention: float = Field(0.05, ge=0, le=1)
+    max_abstention: float = Field(default=0.05, ge=0, le=1)
     """Above this share of abstentions the stage stops: a reward or a filter with holes is not trusted."""
 
     @model_validator(mode="after")

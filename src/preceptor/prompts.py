@@ -47,11 +47,11 @@ class PromptsConfig(BaseModel):
 
     path: Path | None = None
     """JSONL file; None when the prompts are handed in."""
-    rl_fraction: float = Field(0.5, ge=0, le=1)
+    rl_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of the prompts without a split of their own that goes to `rl`; the rest goes to `train`."""
     seed: int = 0
     """Draws another division of the same prompts."""
-    ngram: int | None = Field(None, ge=3)
+    ngram: int | None = Field(default=None, ge=3)
     """Remove prompts that share this many consecutive words with an evaluation prompt. 13 is usual; None: only exact overlap."""
 
 
