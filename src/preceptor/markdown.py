@@ -13,10 +13,9 @@ from dataclasses import dataclass
 
 from preceptor.errors import SpecError
 
-_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*(?:\{([^{}]*)\})?\s*#*")
 _LEAD = re.compile(r"\*\*([A-Z][A-Za-z ]*)\.\*\*\s*")
 _LINK = re.compile(r"\[([^\[\]]*)\]\(#([^()\s]+)\)")
-_FENCE = re.compile(r"\s*(`{3,}(?!.*`)|~{3,})")
+_FENCE = re.compile(r"\s*(`{3,}+(?!.*`)|~{3,})")
 _ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s+")
 _ID = re.compile(r"[A-Za-z0-9][\w.:-]*")
 
@@ -75,11 +74,14 @@ def scan(text: str, file: str) -> Iterator[tuple[int, str, bool]]:
 
 def heading(line: str, file: str, number: int) -> Heading | None:
     """Read a heading line; None when the line is none. Raises `SpecError` for attributes that cannot be read."""
-    match = _HEADING.fullmatch(line)
-    if match is None:
+    level = len(line) - len(line.lstrip("#"))
+    if not 1 <= level <= 6 or not line[level : level + 1].isspace():
         return None
+    title, inside = line[level:].strip(), ""
+    if title.endswith("}") and "{" in title:
+        title, _, inside = title[:-1].rpartition("{")
     found, attributes = "", {}
-    for word in (match.group(3) or "").split():
+    for word in inside.split():
         key, equals, value = word.partition("=")
         if word.startswith("#") and not found and _ID.fullmatch(word[1:]):
             found = word[1:]
@@ -88,7 +90,7 @@ def heading(line: str, file: str, number: int) -> Heading | None:
         else:
             what = f"cannot read {word!r} in the attributes of a heading"
             raise SpecError(what, where=file, line=number, hint="expected {#id key=value ...}")
-    return Heading(len(match.group(1)), match.group(2), found, attributes, file, number)
+    return Heading(level, title.strip(), found, attributes, file, number)
 
 
 def links(line: str, file: str, number: int) -> list[Place]:

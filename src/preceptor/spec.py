@@ -201,9 +201,9 @@ def _category_row(category: Category) -> list[object]:
 
 # Reading: lines -> blocks (a heading and its fields) -> the parts of a Spec.
 
-_USE = re.compile(r"(.*?)[\s,;:.]*\buse\s+\[[^\[\]]*\]\(#([^()\s]+)\)\.?", re.DOTALL)
-_OURS = re.compile(r"^#{1,6}\s.*\{[^{}]*\bkind=", re.MULTILINE)
-_MODEL_SPEC = re.compile(r"^#{1,6}\s.*\{#[^{}]*\bauthority=", re.MULTILINE)
+_USE = re.compile(r"\buse\s+\[[^\[\]]*\]\(#([^()\s]+)\)\.?$")
+_OURS = re.compile(r"^#{1,6}[ \t].*\{[^{}]*\bkind=", re.MULTILINE)
+_MODEL_SPEC = re.compile(r"^#{1,6}[ \t].*\{#[^{}]*\bauthority=", re.MULTILINE)
 _SECTIONS = ("category", "style", "general")
 _ATTRIBUTES = {
     "title": {"version"},
@@ -441,12 +441,12 @@ def _reply(examples: list[dict[str, str]], lead: str, value: str, error: SpecErr
 
 def _exclusion(part: _Field, head: Heading) -> Exclusion:
     raw = "\n".join(part.lines).strip()
-    match = _USE.fullmatch(raw)
-    text = unwrap((match.group(1) if match else raw).split("\n")).rstrip(" .;,")
+    match = _USE.search(raw)
+    text = unwrap((raw[: match.start()] if match else raw).split("\n")).rstrip(" .,;:")
     if not text or (match is None and "](#" in raw):
         hint = "expected `**Exclusion.** the case; use [T4](#T4).`"
         raise SpecError("this exclusion cannot be read", where=head.file, line=part.line, hint=hint)
-    return Exclusion(text=text, use=match.group(2) if match else None)
+    return Exclusion(text=text, use=match.group(1) if match else None)
 
 
 def parse(text: str, source: str = "<text>") -> Spec:
