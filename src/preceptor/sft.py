@@ -1,0 +1,437 @@
+# pyright: basic
+"""SFT: the examples teach the policy to reason over a specification that is no longer in its prompt (paper, section 2.3.3).
+
+In: a base checkpoint, safety examples (spec already removed), capability examples.  Out: a checkpoint (safetensors and
+tokenizer), `metrics.jsonl`, and an `SftReport`.
+
+The one idea: TRL is only the optimiser. What may not be wrong is decided here and checked on every row before the first
+step: the conversation is rendered once by `chat.Renderer`, exactly the reasoning and the answer carry loss, no text
+of the specification stands in a safety prompt, and no row is cut (a row that is too long is dropped and counted). TRL then
+gets `input_ids` and `labels`, which it uses as they are. The order of rows is also ours and drawn from the seed alone, so a resumed
+run sees the same batches as one that was never interrupted.
+
+Not here: choosing the rows (filter), packing (wrong masks on CPU attention, and slow), evaluation during training.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from preceptor.chat import Rendered, Renderer
+from preceptor.errors import DataError, RecipeError, StageFailed, require_extra
+from preceptor.records import Example, content_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+SpecText = Callable[[str], bool] | Sequence[str]
+"""How to recognise text of the specification: a predicate, or passages that must not occur (case and spacing aside)."""
+
+Progress = Callable[[int, int, dict[str, Any]], None]
+"""Called after every logged step with the step, the number of steps, and the row of `metrics.jsonl`."""
+
+
+class LoraConfig(BaseModel):
+    """Low-rank adapters; they are merged into the weights when training ends, so a checkpoint is always a whole model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+class SftConfig(BaseModel):
+    """Supervised fine-tuning. Exactly one of `epochs` and `steps` is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the mixture (safety and capability rows together)."""
+    steps: int | None = Field(None, gt=0)
+    batch_size: int = Field(32, gt=0)
+    """Rows per optimiser step, over all devices."""
+    micro_batch: int | None = Field(None, gt=0)
+    """Rows per forward pass on one device; must divide the device's share of a batch. None: 8, or the next smaller divisor (small
+    passes of similar lengths pad less and, on a CPU, run faster)."""
+    learning_rate: float = Field(2e-5, gt=0)
+    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises from 0."""
+    schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    max_length: int = Field(4096, gt=0)
+    """Tokens of prompt, reasoning and answer together. Longer rows are dropped and counted, never cut."""
+    capability_ratio: float = Field(0.25, ge=0, lt=1)
+    """Share of capability rows in the mixture. Without them the model forgets what the safety rows do not exercise."""
+    reasoning: bool = True
+    """False: the ablation of the paper's section 4.3. Safety rows are learned with an empty reasoning block; capability rows keep theirs."""
+    seed: int = 0
+    save_every: int = Field(0, ge=0)
+    """Steps between resumable checkpoints; 0: none."""
+    log_every: int = Field(1, gt=0)
+    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the final checkpoint. Training keeps its weights in float32 in any case."""
+    lora: LoraConfig | None = None
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    """Passed untouched to `trl.SFTConfig`; wins over everything above."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> SftConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of `epochs` and `steps`")
+        return self
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rendered rows with the ids of the examples they come from, and the ids of those that were too long."""
+
+    rendered: tuple[Rendered, ...]
+    ids: tuple[str, ...]
+    too_long: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SftReport:
+    """What was trained. `tokens` counts real tokens (padding aside) over all steps."""
+
+    checkpoint: str
+    steps: int
+    safety_rows: int
+    capability_rows: int
+    too_long: tuple[str, ...]
+    """Ids of the dropped examples, safety and capability."""
+    first_loss: float
+    last_loss: float
+    tokens: int
+    seconds: float
+    resumed_from: int
+    """The step at which an interrupted run was taken up; 0 for a run in one piece."""
+
+    def to_row(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+
+def render_rows(renderer: Renderer, examples: Sequence[Example], config: SftConfig, *, reasoning: bool = True) -> Rows:
+    """Render every example and check its text and mask (in `Renderer.example`, which raises `StageFailed` naming the row).
+    `reasoning=False` renders an empty reasoning block."""
+    rendered, ids, too_long = [], [], []
+    for example in examples:
+        row = renderer.example(example.messages, example.reasoning if reasoning else "", example.answer, row=example.id)
+        if len(row.input_ids) > config.max_length:
+            too_long.append(example.id)
+            continue
+        rendered.append(row)
+        ids.append(example.id)
+    return Rows(tuple(rendered), tuple(ids), tuple(too_long))
+
+
+def refuse_spec_text(examples: Sequence[Example], spec_text: SpecText) -> None:
+    """Raise `StageFailed` naming the first row whose conversation holds text of the specification. Only the conversation is
+    searched: that the reasoning recites the specification is what is to be learned."""
+    found = spec_text if callable(spec_text) else _passages(spec_text)
+    for example in examples:
+        for message in example.messages:
+            if found(message.content):
+                raise StageFailed(
+                    f"sft: row {example.id}: the {message.role} turn contains text of the specification; strip it before training"
+                )
+
+
+def _passages(texts: Sequence[str]) -> Callable[[str], bool]:
+    wanted = [_flat(text) for text in texts if text.strip()]
+
+    def found(content: str) -> bool:
+        flat = _flat(content)
+        return any(passage in flat for passage in wanted)
+
+    return found
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def capability_rows(safety: int, available: int, ratio: float) -> int:
+    """How many capability rows make `ratio` of the mixture. Raises `DataError` when there are not enough."""
+    wanted = round(safety * ratio / (1 - ratio))
+    if wanted > available:
+        most = available / (available + safety)
+        raise DataError(
+            f"capability_ratio {ratio} asks for {wanted} capability rows, there are {available}",
+            hint=f"add rows or set capability_ratio to at most {most:.3f}",
+        )
+    return wanted
+
+
+def order_rows(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
+    """`steps * batch_size` row numbers: pass after pass over a new shuffle, sorted by length within each optimiser step. So the
+    rows of one forward pass are of similar length and little is padded, while every step is a fair sample of the mixture: sorting
+    over more than a step would give steps of long rows only, which are capability rows. A function of its arguments alone."""
+    rng, total, stream = random.Random(seed), steps * batch_size, []
+    while len(stream) < total:
+        stream += rng.sample(range(len(lengths)), len(lengths))
+    steps_rows = (stream[at : at + batch_size] for at in range(0, total, batch_size))
+    return [row for rows in steps_rows for row in sorted(rows, key=lambda row: lengths[row])]
+
+
+def train(
+    base: Path | str,
+    examples: Sequence[Example],
+    capability: Sequence[Example],
+    out_dir: Path,
+    config: SftConfig,
+    *,
+    spec_text: SpecText,
+    progress: Progress | None = None,
+) -> SftReport:
+    """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation.
+
+    Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
+    are short, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
+    """
+    require_extra("train", "trl")
+    model, tokenizer = load_policy(base)
+    renderer = Renderer(tokenizer)
+    refuse_spec_text(examples, spec_text)
+    safety = render_rows(renderer, examples, config, reasoning=config.reasoning)
+    extra = render_rows(renderer, capability, config) if config.capability_ratio else Rows((), (), ())
+    if not safety.rendered:
+        raise DataError(
+            f"sft: no example is left of {len(examples)}", hint=f"{len(safety.too_long)} were longer than max_length {config.max_length}"
+        )
+    wanted = capability_rows(len(safety.rendered), len(extra.rendered), config.capability_ratio)
+    chosen = random.Random(config.seed).sample(range(len(extra.rendered)), wanted)
+    rows = [*safety.rendered, *(extra.rendered[index] for index in chosen)]
+    steps = config.steps or max(1, round((config.epochs or 0) * len(rows) / config.batch_size))
+    recorder = Recorder(out_dir, steps, progress)
+    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, [extra.ids[index] for index in chosen])
+    first = recorder.resume(work)
+    with without_deprecations():
+        trainer = _trainer(model, tokenizer, rows, work, steps, config, recorder)
+        trainer.train(resume_from_checkpoint=str(first) if first else None)
+    save_policy(trainer.model, tokenizer, out_dir, config.save_dtype)
+    shutil.rmtree(work, ignore_errors=True)
+    return SftReport(
+        checkpoint=str(out_dir), steps=steps, safety_rows=len(safety.rendered), capability_rows=wanted,
+        too_long=(*safety.too_long, *extra.too_long), first_loss=recorder.rows[0]["loss"], last_loss=recorder.rows[-1]["loss"],
+        tokens=recorder.rows[-1]["tokens"], seconds=recorder.rows[-1]["seconds"], resumed_from=recorder.resumed_from,
+    )  # fmt: skip
+
+
+def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, steps: int, config: SftConfig, recorder: Recorder) -> Any:
+    """An SFTTrainer over rows in our order."""
+    import trl
+    from datasets import Dataset
+
+    class Trainer(trl.SFTTrainer):
+        """Without the trainer's messages to its makers and its model card."""
+
+        def _send_telemetry(self) -> None:
+            """Nothing leaves the machine."""
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """The run has a card of its own."""
+
+    order = order_rows([len(row.input_ids) for row in rows], config.batch_size, steps, config.seed)
+    data = Dataset.from_dict({"input_ids": [rows[i].input_ids for i in order], "labels": [rows[i].labels for i in order]})
+    arguments = {
+        **common_arguments(work, steps, config.warmup_fraction, config.batch_size, config.micro_batch, config.save_every, config.seed),
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.schedule,
+        "weight_decay": config.weight_decay,
+        "logging_steps": config.log_every,
+        "max_length": None,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "sequential",
+        "include_num_input_tokens_seen": "non_padding",
+    }
+    trainer = Trainer(
+        model=model,
+        args=arguments_of(trl.SFTConfig, arguments, config.trainer),
+        train_dataset=data,
+        processing_class=tokenizer,
+        peft_config=peft_config(config.lora),
+        callbacks=[recorder.callback()],
+    )
+    quiet(trainer)
+    return trainer
+
+
+# What SFT and RL must agree on: how a policy is loaded, saved, resumed and recorded. `rl` imports it from here.
+
+
+def load_policy(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A checkpoint in float32, from safetensors only and without code of its own, and its tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the caller shows progress
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    return model, tokenizer
+
+
+def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
+    """Write safetensors and tokenizer; adapters are merged first."""
+    import torch
+    from peft import PeftModel
+
+    whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    whole.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]).save_pretrained(out_dir)
+    tokenizer.save_pretrained(out_dir)
+
+
+def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: int | None, save_every: int, seed: int) -> dict[str, Any]:
+    """Arguments of any trainer here: the device, no reports, no hub, resumable states. On a CPU no gradient checkpointing (it
+    costs a second forward pass and memory is not short) and float32 (bfloat16 saves little on a small model, and the sampler's
+    probabilities would differ from the trainer's). On a GPU TRL's own defaults stand."""
+    import torch
+    from accelerate import PartialState
+    from transformers import TrainingArguments
+
+    cpu = not torch.cuda.is_available()
+    # transformers 5.23 renamed the argument and warns about the old name
+    old, new = "gradient_checkpointing", "activation_checkpointing"
+    checkpointing = new if new in TrainingArguments.__dataclass_fields__ else old
+    share, odd = divmod(batch, PartialState(cpu=cpu).num_processes)
+    micro = micro or max(size for size in range(1, min(share, 8) + 1) if share % size == 0)
+    if odd or share % micro:
+        raise RecipeError(
+            f"a batch of {batch} rows does not divide into equal shares of {micro} rows per forward pass",
+            hint="change batch_size or micro_batch",
+        )
+    device = {"use_cpu": True, "bf16": False, checkpointing: False} if cpu else {}
+    return {
+        **device,
+        "output_dir": str(work),
+        "max_steps": steps,
+        "warmup_steps": round(warmup * steps),
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": share // micro,
+        "seed": seed,
+        "data_seed": seed,
+        "report_to": "none",
+        "push_to_hub": False,
+        "disable_tqdm": True,
+        "save_strategy": "steps" if save_every else "no",
+        "save_steps": save_every or steps,
+        "save_total_limit": 1,
+        "dataloader_pin_memory": not cpu,
+    }
+
+
+def arguments_of(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
+    """`kind(**ours, **theirs)` where `theirs` wins. Raises `RecipeError` for an argument that `kind` does not know."""
+    unknown = sorted(set(theirs) - set(kind.__dataclass_fields__))  # pyright: ignore[reportAttributeAccessIssue]
+    if unknown:
+        raise RecipeError(f"trainer.{unknown[0]} is not an argument of trl.{kind.__name__}", hint="see TRL's documentation for the names")
+    return kind(**{**ours, **theirs})
+
+
+def peft_config(lora: LoraConfig | None) -> Any:
+    """The adapters' configuration for TRL; None without adapters."""
+    if lora is None:
+        return None
+    require_extra("train", "peft")
+    import peft
+
+    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=modules, task_type="CAUSAL_LM")
+
+
+@contextmanager
+def without_deprecations() -> Iterator[None]:
+    """TRL 1.16 and PEFT still use a name that transformers 5.23 has deprecated; nobody here can mend that."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
+        yield
+
+
+def quiet(trainer: Any) -> None:
+    """No printed dictionaries: the recorder and the caller's progress show what there is to see."""
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def checkpoints_dir(out_dir: Path, *identity: Any) -> Path:
+    """Where resumable states of exactly this work lie. Other inputs give another folder, so a run never takes up foreign states;
+    such left-overs are removed."""
+    mine = out_dir / f"checkpoints-{content_id(identity)}"
+    for other in out_dir.glob("checkpoints-*"):
+        if other != mine:
+            shutil.rmtree(other)
+    return mine
+
+
+class Recorder:
+    """Writes `metrics.jsonl`, one row per logged step, and tells `progress`. `details` adds what the trainer does not know.
+
+    Rows hold `step`, `loss`, `learning_rate`, `tokens` (real tokens so far) and `seconds` (training time so far, over interruptions).
+    """
+
+    def __init__(
+        self, out_dir: Path, steps: int, progress: Progress | None, details: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    ):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        self.path, self.steps, self.progress, self.details = out_dir / "metrics.jsonl", steps, progress, details
+        self.rows: list[dict[str, Any]] = []
+        self.resumed_from = 0
+        self.step_started = self._started = time.perf_counter()
+        self._before = 0.0
+
+    def resume(self, work: Path) -> Path | None:
+        """The newest complete state under `work`, if any; rows after it are forgotten, as their steps are done again."""
+        # The trainer's own state is written last: a folder that has it is whole.
+        states = sorted((int(state.parent.name.rsplit("-", 1)[1]), state.parent) for state in work.glob("checkpoint-*/trainer_state.json"))
+        self.resumed_from, last = states[-1] if states else (0, None)
+        lines = self.path.read_bytes().splitlines() if last and self.path.exists() else []
+        # The last line may be torn; it is then newer than the state, or the state would not be complete.
+        self.rows = [row for line in lines if line.endswith(b"}") and (row := orjson.loads(line))["step"] <= self.resumed_from]
+        self._before = self.rows[-1]["seconds"] if self.rows else 0.0
+        self.path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
+        return last
+
+    def write(self, step: int, tokens: int, logs: dict[str, Any]) -> None:
+        """Append the row of `step`."""
+        seconds = round(self._before + time.perf_counter() - self._started, 3)
+        row = {"step": step, "loss": logs["loss"], "learning_rate": logs["learning_rate"], "tokens": tokens, "seconds": seconds}
+        row |= self.details(logs) if self.details else {}
+        self.rows.append(row)
+        with self.path.open("ab") as file:
+            file.write(orjson.dumps(row) + b"\n")
+        if self.progress:
+            self.progress(step, self.steps, row)
+
+    def callback(self) -> TrainerCallback:
+        """The hook by which a trainer calls `write`."""
+        from transformers import TrainerCallback
+
+        recorder = self
+
+        class Hook(TrainerCallback):
+            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                recorder._started = time.perf_counter()
+
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                recorder.step_started = time.perf_counter()
+
+            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+                if logs and "loss" in logs and state.is_world_process_zero:
+                    recorder.write(state.global_step, int(state.num_input_tokens_seen), logs)
+
+        return Hook()

@@ -1,0 +1,219 @@
+# pyright: basic
+"""SFT: what is learned, what is refused, and that the same seed gives the same weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from preceptor import sft
+from preceptor.chat import Renderer
+from preceptor.errors import DataError, RecipeError, StageFailed
+from preceptor.records import Example, Message
+from preceptor.sft import LoraConfig, SftConfig
+
+torch.set_num_threads(1)
+
+
+def example(
+    number: int, *, user: str | None = None, system: str | None = None, reasoning: str = "w1 w2 w3", answer: str = "w4 w5"
+) -> Example:
+    turns = [Message(role="user", content=user or f"w{number % 80} w{(7 * number) % 80} w9")]
+    if system:
+        turns.insert(0, Message(role="system", content=system))
+    empty = dict.fromkeys(("prompt_id", "completion_id", "judgement_id", "spec_hash"), "")
+    return Example(messages=tuple(turns), category="c", reasoning=reasoning, answer=answer, **empty)
+
+
+SAFETY = [example(number) for number in range(12)]
+CAPABILITY = [example(number, system="w70 w71", reasoning="w6", answer="w7 w8 " * (1 + number % 3)) for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("base")
+    model = tiny.lfm2()
+    for name, parameter in model.named_parameters():
+        if "norm" not in name:
+            parameter.data.mul_(0.2)
+    model.save_pretrained(path)
+    tiny.word_tokenizer().save_pretrained(path)
+    return path
+
+
+def config(**changes: object) -> SftConfig:
+    values = {"steps": 4, "batch_size": 4, "learning_rate": 3e-2, "warmup_fraction": 0.0, "schedule": "constant"}
+    return SftConfig.model_validate({**values, **changes})
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_file(path / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    return all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(one).items())
+
+
+def test_config_alone_loads_no_torch() -> None:
+    code = "import sys, preceptor.sft, preceptor.rl; print(sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": "src"})
+    assert done.stdout.strip() == "[]"
+
+
+def test_config_wants_exactly_one_length() -> None:
+    with pytest.raises(ValueError, match="exactly one"):
+        SftConfig()
+    with pytest.raises(ValueError, match="exactly one"):
+        SftConfig(epochs=1, steps=1)
+
+
+def test_loss_on_reasoning_and_answer_only() -> None:
+    renderer = Renderer(tiny.word_tokenizer())
+    rows = sft.render_rows(renderer, [example(3, system="w70")], config())
+    (row,) = rows.rendered
+    learned = [token for token, label in zip(row.input_ids, row.labels, strict=True) if label != -100]
+    assert renderer.decode(learned).split() == ["<think>", "w1", "w2", "w3", "</think>", "w4", "w5", "<|end|>"]
+    assert renderer.decode(row.input_ids[: -len(learned)]).split() == [
+        "<|system|>",
+        "w70",
+        "<|end|>",
+        "<|user|>",
+        "w3",
+        "w21",
+        "w9",
+        "<|end|>",
+        "<|assistant|>",
+    ]
+    assert all(label in (-100, token) for token, label in zip(row.input_ids, row.labels, strict=True))
+
+
+def test_answers_without_reasoning_learn_an_empty_block() -> None:
+    renderer = Renderer(tiny.word_tokenizer())
+    (row,) = sft.render_rows(renderer, [example(3)], config(), reasoning=False).rendered
+    learned = [label for label in row.labels if label != -100]
+    assert renderer.decode(learned).split() == ["<think>", "</think>", "w4", "w5", "<|end|>"]
+
+
+def test_long_rows_are_dropped_and_named_never_cut() -> None:
+    rows = [example(1), example(2, answer="w5 " * 50)]
+    rendered = sft.render_rows(Renderer(tiny.word_tokenizer()), rows, config(max_length=20))
+    assert rendered.ids == (rows[0].id,)
+    assert rendered.too_long == (rows[1].id,)
+
+
+def test_a_wrong_rendering_stops_the_run_with_the_row(base: Path, tmp_path: Path) -> None:
+    bad = example(2, answer="not-in-the-vocabulary")
+    with pytest.raises(StageFailed, match=bad.id):
+        sft.train(base, [*SAFETY, bad], CAPABILITY, tmp_path, config(), spec_text=())
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("spec_text", [["w30 W31\n w32"], lambda text: "w31" in text])
+def test_spec_text_in_a_safety_row_is_refused(base: Path, tmp_path: Path, spec_text: sft.SpecText) -> None:
+    leaky = example(1, system="w3 w30  w31 w32 w4")
+    with pytest.raises(StageFailed, match=leaky.id):
+        sft.train(base, [*SAFETY, leaky], CAPABILITY, tmp_path, config(), spec_text=spec_text)
+
+
+def test_spec_text_may_be_recited_in_the_reasoning() -> None:
+    sft.refuse_spec_text([example(1, reasoning="w30 w31 w32")], ["w30 w31 w32"])
+
+
+@pytest.mark.parametrize(("safety", "ratio", "wanted"), [(75, 0.25, 25), (10, 0.0, 0), (10, 0.5, 10)])
+def test_capability_ratio_is_a_share_of_the_mixture(safety: int, ratio: float, wanted: int) -> None:
+    assert sft.capability_rows(safety, 1000, ratio) == wanted
+
+
+def test_too_few_capability_rows_say_what_is_possible() -> None:
+    with pytest.raises(DataError, match=r"at most 0\.333"):
+        sft.capability_rows(20, 10, 0.5)
+
+
+def test_order_uses_every_row_sorts_within_a_step_and_is_fixed_by_the_seed() -> None:
+    lengths = [5 + number % 50 for number in range(400)]
+    order = sft.order_rows(lengths, 10, 80, seed=3)
+    assert sorted(order[:400]) == sorted(order[400:]) == list(range(400))
+    assert order[:400] != order[400:]
+    assert order == sft.order_rows(lengths, 10, 80, seed=3) != sft.order_rows(lengths, 10, 80, seed=4)
+    steps = [[lengths[row] for row in order[at : at + 10]] for at in range(0, 800, 10)]
+    assert all(step == sorted(step) for step in steps)
+    assert max(sum(step) / 10 for step in steps) < 45, "a step is a fair sample of the lengths"
+
+
+def test_training_learns_and_repeats_itself(base: Path, tmp_path: Path) -> None:
+    seen = []
+    reports = [
+        sft.train(base, SAFETY, CAPABILITY, tmp_path / name, config(steps=24), spec_text=(), progress=lambda *row: seen.append(row))
+        for name in "ab"
+    ]
+    assert reports[0].last_loss < 0.6 * reports[0].first_loss
+    assert (reports[0].safety_rows, reports[0].capability_rows) == (12, 4)
+    assert same(tmp_path / "a", tmp_path / "b")
+    rows = [orjson.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_bytes().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 25))
+    assert set(rows[0]) == {"step", "loss", "learning_rate", "tokens", "seconds"}
+    assert 24 * 4 * 10 < rows[-1]["tokens"] == reports[0].tokens < 24 * 4 * 25
+    assert len(seen) == 48
+    assert seen[0][:2] == (1, 24)
+    written = {path.name for path in (tmp_path / "a").iterdir()}
+    assert not [name for name in written if name.endswith((".bin", ".pt", ".pth", ".md")) or name.startswith("checkpoint")]
+    assert Renderer(sft.load_policy(tmp_path / "a")[1]).end_id == 5
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(base: Path, tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(step: int, steps: int, row: dict[str, object]) -> None:
+        if step == 5:
+            raise Killed
+
+    settings = config(steps=6, save_every=2)
+    with pytest.raises(Killed):
+        sft.train(base, SAFETY, CAPABILITY, tmp_path / "a", settings, spec_text=(), progress=kill)
+    resumed = sft.train(base, SAFETY, CAPABILITY, tmp_path / "a", settings, spec_text=())
+    whole = sft.train(base, SAFETY, CAPABILITY, tmp_path / "b", settings, spec_text=())
+    assert (resumed.resumed_from, whole.resumed_from) == (4, 0)
+    assert same(tmp_path / "a", tmp_path / "b")
+    assert resumed.tokens == whole.tokens
+    rows = [orjson.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_bytes().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_states_of_other_work_are_not_taken_up(tmp_path: Path) -> None:
+    stale = sft.checkpoints_dir(tmp_path, "one") / "checkpoint-2"
+    stale.mkdir(parents=True)
+    assert sft.checkpoints_dir(tmp_path, "one") == stale.parent
+    assert sft.checkpoints_dir(tmp_path, "other") != stale.parent
+    assert not stale.exists()
+
+
+def test_adapters_are_merged_into_a_whole_checkpoint(base: Path, tmp_path: Path) -> None:
+    sft.train(base, SAFETY, CAPABILITY, tmp_path, config(lora=LoraConfig(rank=2, alpha=4)), spec_text=())
+    before, after = weights(base), weights(tmp_path)
+    assert set(before) == set(after)
+    moved = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert moved
+    assert not any("embed" in name or "norm" in name for name in moved)
+
+
+def test_an_unknown_trainer_argument_is_named(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"trainer\.bogus"):
+        sft.train(base, SAFETY, CAPABILITY, tmp_path, config(trainer={"bogus": 1}), spec_text=())
+
+
+def test_a_batch_that_does_not_divide_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="does not divide"):
+        sft.train(base, SAFETY, CAPABILITY, tmp_path, config(micro_batch=3), spec_text=())
+
+
+def test_no_rows_left_is_one_line(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="12 were longer"):
+        sft.train(base, SAFETY, CAPABILITY, tmp_path, config(max_length=2), spec_text=())
