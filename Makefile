@@ -4,7 +4,7 @@
 #   make test                              every test that needs no accelerator, no network and little time
 #   make check                             format, lint, types
 #   make bench                             the figures of benchmarks/, printed
-#   make docs                              regenerate what is generated, then run what is runnable
+#   make docs                              write docs/cli.md from the commands themselves, and check the import table
 #
 # On Linux the package index serves torch with CUDA libraries of several gigabytes. Where an index or a folder with
 # CPU builds is at hand, PIP_FLAGS names it:  make demo PIP_FLAGS="--extra-index-url URL"  or  PIP_FLAGS="--find-links DIR"
@@ -49,8 +49,13 @@ check: $(STAMP)
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
+COMMANDS := run "spec check" prompts generate judge filter sft rl evals card show chat "world pretrain" "world check"
+
 docs: $(STAMP)
-	$(BIN)/python -m pytest -q tests/test_docs.py
+	@{ echo '# Commands'; for command in $(COMMANDS); do \
+	    printf '\n## `preceptor %s`\n\n```\n' "$$command"; COLUMNS=110 $(BIN)/preceptor $$command --help; echo '```'; \
+	done; } > docs/cli.md
+	$(BIN)/python -m pytest -q tests/test_layering.py
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist

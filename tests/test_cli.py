@@ -20,6 +20,8 @@ from preceptor.models import Reply, Request
 from preceptor.runs import STAGES
 
 RECIPE = '[run]\nname = "r"\n[spec]\nsource = "s.md"\n[models.policy]\nkind = "world"\nid = "base"\n[models.judge]\nkind = "world"\nid = "judge"\n'
+RECIPE += "[sft]\nsteps = 1\n[rl]\nsteps = 1\n"
+SPEC = "# Small {version=1}\n## Tools {#tools kind=category}\nThings.\n### T1 {#T1 disposition=refuse}\nSell a tool\n"
 HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "safetensors", "rich", "jinja2", "numpy", "httpx")
 
 
@@ -170,7 +172,7 @@ def test_a_wrong_recipe_and_a_missing_one(tmp_path: Path, recipe: Path, capsys: 
     assert "cannot read the recipe: No such file" in complaint(capsys)
     recipe.write_text(RECIPE + "[generate]\nsampels = 3\n")
     assert cli.main(["run", str(recipe)]) == 2
-    assert complaint(capsys).startswith(f"{recipe}:12: unknown key 'sampels' in [generate] (did you mean 'samples'?")
+    assert complaint(capsys).startswith(f"{recipe}:16: unknown key 'sampels' in [generate] (did you mean 'samples'?")
 
 
 def test_chat_shows_and_hides_the_reasoning(
@@ -209,16 +211,16 @@ def test_chat_shows_and_hides_the_reasoning(
 def finished(tmp_path: Path) -> Path:
     """A run directory with one chain of rows and one unrelated prompt."""
     rows: dict[str, list[dict[str, Any]]] = {
-        lineage.CLAUSES: [{"id": "c1", "clause": "T1", "text": "Refuse."}, {"id": "c2", "clause": "T2", "text": "Comply."}],
         "02_prompts.jsonl": [{"id": "aa00", "category": "tools"}, {"id": "aa11", "category": "tools"}],
         "03_completions.jsonl": [{"id": "bb11", "prompt_id": "aa11", "reasoning": "why\x1b[31m", "answer": "no"}],
         "04_verdicts.jsonl": [{"id": "dd11", "completion_id": "bb11", "clauses": ["T1"], "score": 1.0}],
         "05_examples.jsonl": [{"id": "ee11", "prompt_id": "aa11", "completion_id": "bb11", "judgement_id": "dd11"}],
         "08_scores.jsonl": [{"id": "ff11", "prompt_id": "aa11", "value": 1.0}],
     }
+    (tmp_path / "01_spec").mkdir()
+    (tmp_path / "01_spec" / "spec.md").write_text(SPEC)
     for name, content in rows.items():
         path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in content))
     return tmp_path
 
@@ -228,17 +230,12 @@ def chain(run_dir: Path, prefix: str) -> list[tuple[str, str]]:
 
 
 def test_ancestry_from_clause_to_score(finished: Path) -> None:
-    above = [("c1", "ancestor"), ("aa11", "ancestor"), ("bb11", "ancestor"), ("dd11", "ancestor")]
+    clause = lineage.trace(finished, "T1")[0].row["id"]
+    above = [(clause, "ancestor"), ("aa11", "ancestor"), ("bb11", "ancestor"), ("dd11", "ancestor")]
     assert chain(finished, "ee") == [*above, ("ee11", "row")]
-    assert chain(finished, "dd11") == [
-        ("c1", "ancestor"),
-        ("aa11", "ancestor"),
-        ("bb11", "ancestor"),
-        ("dd11", "row"),
-        ("ee11", "descendant"),
-    ]
+    assert chain(finished, "dd11") == [*above[:3], ("dd11", "row"), ("ee11", "descendant")]
     assert chain(finished, "aa11")[1:] == [("bb11", "descendant"), ("ee11", "descendant"), ("ff11", "descendant")]
-    assert chain(finished, "T1") == [("c1", "row"), ("dd11", "descendant")]
+    assert chain(finished, "T1") == [(clause, "row"), ("dd11", "descendant")]
 
 
 def test_show_prints_the_chain_without_control_characters(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,6 +268,30 @@ def test_without_a_directory_the_newest_run_is_taken(tmp_path: Path) -> None:
     assert cli.newest_run(tmp_path) == tmp_path / "a"
 
 
+@pytest.mark.parametrize("value", [0.98, 0.5])
+def test_world_check_prints_every_figure_against_its_bar(
+    value: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch")
+    from preceptor.stats import Estimate
+    from preceptor.world import check
+
+    found = [check.Finding("decodes rot13", Estimate(value, value - 0.01, value + 0.01, 1000), 0.97)]
+    monkeypatch.setattr(check, "main", lambda n: found)
+    assert cli.main(["world", "check"]) == (0 if value > 0.97 else 2)
+    printed = capsys.readouterr()
+    assert f"{value:.3f} [{value - 0.01:.3f}, {value + 0.01:.3f}] n=1000" in printed.out
+    assert printed.err == ("" if value > 0.97 else "preceptor: error: 1 of 1 figures fall short of their bar\n")
+
+
 def test_spec_check_prints_counts_and_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["spec", "check", str(tmp_path / "none.md")]) == 2
     complaint(capsys)
+    (tmp_path / "world.toml").write_text(RECIPE.replace('source = "s.md"', "") + "[world]\n")
+    assert cli.main(["spec", "check", str(tmp_path / "world.toml")]) == 2
+    assert "the generated world writes" in complaint(capsys)
+    (tmp_path / "s.md").write_text(SPEC)
+    cli.main(["spec", "check", str(tmp_path / "s.md")])
+    printed = capsys.readouterr().out
+    assert "s.md:" in printed, "a category without a default and without styles has findings, and each has its place"
+    assert any(line.split()[0] == "1" for line in printed.splitlines())

@@ -33,6 +33,12 @@ id = "judge"
 [generate]
 samples = 3
 temperature = 1
+
+[sft]
+steps = 30
+
+[rl]
+steps = 4
 """
 
 
@@ -58,7 +64,7 @@ def test_seed_and_detail_are_said_once() -> None:
     recipe = parse(TEXT)
     assert (recipe.generate.seed, recipe.prompts.seed) == (7, 7)
     assert recipe.generate.detail == "rules"
-    own = parse(TEXT + 'seed = 11\ndetail = "full"\n')
+    own = parse(TEXT.replace("samples = 3", 'samples = 3\nseed = 11\ndetail = "full"'))
     assert (own.generate.seed, own.prompts.seed, own.generate.detail) == (11, 7, "full")
     assert parse(TEXT, overrides=["run.seed=9"]).generate.seed == 9
 
@@ -73,7 +79,7 @@ def test_an_unknown_key_names_file_line_nearest_and_allowed() -> None:
     assert said.startswith("r.toml:21: unknown key 'sampels' in [generate] (did you mean 'samples'? allowed: ")
     assert "temperature" in said
     said = complaint(TEXT + "\n[jugde]\nvotes = 3\n")
-    assert said.startswith("r.toml:24: unknown key 'jugde' in the recipe (")
+    assert said.startswith("r.toml:30: unknown key 'jugde' in the recipe (")
     said = complaint(TEXT.replace('id = "judge"', 'id = "judge"\nkinds = 1'))
     assert said.startswith("r.toml:19: unknown key 'kinds' in [models.judge] (did you mean 'kind'?")
 
@@ -85,26 +91,39 @@ def test_a_wrong_type_names_line_expected_and_found() -> None:
     )
     assert complaint(TEXT.replace("samples = 3", "samples = true")).endswith("expected a valid integer, found true")
     assert complaint(TEXT.replace('"rules"', '"short"')).startswith("r.toml:7: spec.detail: expected 'full' or 'rules', found \"short\"")
-    assert "r.toml:5" in complaint("run = {}\ngenerate = 3\n\n\n" + TEXT.replace("[run]", "[spec]").partition("\n\n")[0])
+
+
+def test_a_value_in_the_place_of_a_table() -> None:
+    assert complaint("generate = 3\n" + TEXT.partition("[generate]")[0]).startswith("r.toml:1: generate: expected an object, found 3")
 
 
 def test_a_missing_key_names_its_section() -> None:
-    assert complaint(TEXT.replace('source = "specs/world"', "# ")) == "r.toml:5: [spec] lacks 'source'"
-    assert complaint("") == "r.toml: the recipe lacks 'spec'; 1 more after this one"
+    assert complaint(TEXT.replace('kind = "world"\nid = "base"', 'kind = "world"')) == "r.toml:12: [models.policy] lacks 'id'"
+    assert complaint("").startswith("r.toml: the recipe lacks 'spec'; ")
 
 
-def test_training_is_optional_and_its_sections_are_explained_alike() -> None:
-    recipe = parse(TEXT)
-    assert recipe.sft is None
-    assert recipe.rl is None
-    trained = parse(TEXT + "[sft]\nsteps = 3\n[rl]\nsteps = 4\nseed = 2\n[sft.lora]\nrank = 4\n")
-    assert trained.sft is not None
-    assert trained.rl is not None
-    assert trained.sft.lora is not None
-    assert (trained.sft.seed, trained.rl.seed, trained.sft.lora.rank) == (7, 2, 4)
-    assert "did you mean 'rank'" in complaint(TEXT + "[sft]\nsteps = 3\n[sft.lora]\nrnk = 4\n")
-    assert complaint(TEXT + "[rl]\n") == "r.toml:23: [rl] lacks 'steps'"
-    assert complaint(TEXT + "[sft]\n").startswith("r.toml:23: sft: ")
+def test_nested_sections_and_those_that_must_say_something() -> None:
+    recipe = parse(TEXT + "seed = 2\n[sft.lora]\nrank = 4\n")
+    assert recipe.sft.lora is not None
+    assert (recipe.sft.seed, recipe.rl.seed, recipe.evals.seed, recipe.sft.lora.rank) == (7, 2, 7, 4)
+    assert "did you mean 'rank'" in complaint(TEXT + "[sft.lora]\nrnk = 4\n")
+    assert complaint(TEXT.replace("steps = 4", "")) == "r.toml:27: [rl] lacks 'steps'"
+    assert complaint(TEXT.replace("steps = 30", "")).startswith("r.toml:24: sft: ")
+
+
+def test_the_subject_is_a_specification_or_the_world() -> None:
+    assert parse(TEXT).world is None
+    world = parse(TEXT.replace('source = "specs/world"', "#") + "[world]\ntraining_prompts = 5\n").world
+    assert world is not None
+    assert world.training_prompts == 5
+    for text in (TEXT + "[world]\n", TEXT.replace('source = "specs/world"', "#")):
+        assert complaint(text) == "r.toml: give either spec.source or a section [world], which writes its own specification"
+
+
+def test_the_reward_is_a_judge_and_obeys_its_rules() -> None:
+    assert parse(TEXT).reward.votes == 1
+    assert "several votes at temperature 0" in complaint(TEXT + "[reward]\nvotes = 3\n")
+    assert parse(TEXT + "[reward]\nvotes = 3\ntemperature = 0.7\n").reward.votes == 3
 
 
 def test_an_endpoint_needs_its_address() -> None:

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from preceptor import __version__
-from preceptor.errors import DataError, MissingExtra, PreceptorError, UsageError
+from preceptor.errors import DataError, MissingExtra, PreceptorError, StageFailed, UsageError
 from preceptor.runs import ARTEFACTS, STAGES
 
 if TYPE_CHECKING:
     from preceptor.lineage import Found
     from preceptor.models import Model
-    from preceptor.recipe import Recipe
     from preceptor.records import Message
 
 ABOUT = {
@@ -91,8 +90,10 @@ def _spec_path(path: Path) -> Path:
         return path
     from preceptor import recipe
 
-    plan: Recipe = recipe.load(path)
-    return Path(plan.spec.source)
+    source = recipe.load(path).spec.source
+    if source is None:
+        raise UsageError("the generated world writes this recipe's specification", where=path, hint="check 01_spec in a run directory")
+    return Path(source)
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -178,7 +179,14 @@ def check_world(arguments: argparse.Namespace) -> None:
     """`preceptor world check`: measure what the world's models can do, and print it."""
     from preceptor.world import check
 
-    check.main()
+    findings = check.main(n=arguments.n)
+    for found in findings:
+        figure, side = found.estimate, "at most" if found.at_most else "at least"
+        interval = f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}] n={figure.n}"
+        print(f"{'ok   ' if found.passed else 'SHORT'} {interval}  {side} {found.bar:.3f}  {found.name}")
+    short = sum(not found.passed for found in findings)
+    if short:
+        raise StageFailed(f"{short} of {len(findings)} figures fall short of their bar")
 
 
 def printable(text: str) -> str:
@@ -245,7 +253,8 @@ def _add_world(commands: Any) -> None:
     pretrain = _add(world, "pretrain", pretrain_world, "rebuild its tokenizer and checkpoints from a seed")
     pretrain.add_argument("--seed", type=int, help="another seed than that of the shipped checkpoints")
     pretrain.add_argument("--out", type=Path, help="where they go (default: into the package)")
-    _add(world, "check", check_world, "measure what its models can do")
+    check = _add(world, "check", check_world, "measure what its models can do")
+    check.add_argument("--n", type=int, default=1000, help="cases per figure (default: %(default)s)")
 
 
 # The boundary

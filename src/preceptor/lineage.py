@@ -17,8 +17,9 @@ from typing import Any
 from preceptor.errors import DataError
 from preceptor.journal import read_rows
 from preceptor.runs import ARTEFACTS, STAGES
+from preceptor.spec import load
 
-CLAUSES = "01_spec/clauses.jsonl"
+(CLAUSES,) = ARTEFACTS["spec"]
 PARENTS = ("prompt_id", "completion_id", "judgement_id")
 
 
@@ -33,7 +34,7 @@ class Found:
 
 
 def artefacts() -> list[str]:
-    """Names of the artefacts made of rows, in the order of the path."""
+    """Names of the artefacts made of rows, in the order of the path; the specification counts as its clauses."""
     files = [name for stage in STAGES for name in ARTEFACTS[stage] if name.endswith(".jsonl")]
     return [CLAUSES, *files]
 
@@ -53,7 +54,11 @@ def trace(run_dir: Path, prefix: str) -> list[Found]:
 
 def _rows(run_dir: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     path = run_dir / name
-    if path.exists():
+    if name == CLAUSES and path.exists():
+        spec = load(path)
+        lines = {place.id: place.line for place in reversed(spec.anchors)}
+        yield from ((lines.get(clause.clause, 0), clause.to_row()) for clause in spec.clauses)
+    elif path.exists():
         yield from read_rows(path)
 
 

@@ -26,12 +26,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from preceptor.errors import RecipeError
+from preceptor.evals import EvalsConfig
 from preceptor.filter import FilterConfig
 from preceptor.generate import GenerateConfig
 from preceptor.judge import JudgeConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
+from preceptor.world.subject import WorldConfig
 
 
 class Section(BaseModel):
@@ -47,13 +49,15 @@ class RunSection(Section):
     """Names the run directory, `runs/<name>`, where the command line does not."""
     seed: int = Field(default=0, ge=0)
     """Seed of every section that does not set its own."""
+    processes: int | None = Field(default=None, ge=1)
+    """Processes that share the work on this machine. None: as many as it bears."""
 
 
 class SpecSection(Section):
     """`[spec]`: the specification that is taught."""
 
-    source: str
-    """A Markdown file or a folder of them."""
+    source: str | None = None
+    """A Markdown file or a folder of them; left out exactly when the generated world writes the specification."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples: `rules` for the small models of the world."""
 
@@ -90,6 +94,14 @@ class ModelsSection(Section):
     """A folder of texts: `brief` for the small models of the world, `full` for real ones."""
 
 
+class RewardSection(Section):
+    """`[reward]`: how the judge reads in RL, where this differs from how it reads for the filter. It is shown the answer alone."""
+
+    votes: int = Field(default=1, ge=1)
+    """Readings of each answer; RL asks tens of thousands of times."""
+    temperature: float = Field(default=0.0, ge=0)
+
+
 class CardSection(Section):
     """`[card]`: the page at the end."""
 
@@ -102,16 +114,23 @@ class CardSection(Section):
 class Recipe(Section):
     """Everything a run is made of, in the order of the path."""
 
+    rl_only_steps: int | None = Field(default=None, ge=1)
+    """Steps of the arm that starts RL from the base model. None: as many as the other."""
+    capability: Path | None = None
+    """JSONL file of examples that SFT mixes in, so that nothing else is forgotten; the generated world brings its own."""
     run: RunSection = RunSection()
+    world: WorldConfig | None = None
+    """There when the subject is the generated world: it brings specification, prompts, capability rows and suites."""
     spec: SpecSection
     models: ModelsSection
     prompts: PromptsConfig
     generate: GenerateConfig
     judge: JudgeConfig
     filter: FilterConfig
-    sft: SftConfig | None = None
-    """None: nothing is trained this way; so a recipe without a section leaves the stage out."""
-    rl: RlConfig | None = None
+    sft: SftConfig
+    rl: RlConfig
+    reward: RewardSection
+    evals: EvalsConfig
     card: CardSection
 
     @model_validator(mode="before")
@@ -125,6 +144,17 @@ class Recipe(Section):
         sections = {name: _model(field) for name, field in cls.model_fields.items() if name not in ("run", "spec", "models")}
         wanted = {name: model for name, model in sections.items() if model and (name in data or cls.model_fields[name].is_required())}
         return {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in wanted.items()}}
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Recipe:
+        if (self.world is None) == (self.spec.source is None):
+            raise ValueError("give either spec.source or a section [world], which writes its own specification")
+        return self
+
+    @model_validator(mode="after")
+    def _reward_is_a_judge(self) -> Recipe:
+        JudgeConfig.model_validate({**self.judge.model_dump(), **self.reward.model_dump()})
+        return self
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -219,8 +249,10 @@ def _describe(first: ErrorDetails, path: tuple[str, ...]) -> tuple[str, str]:
     found = first["input"]
     shown = type(found).__name__ if isinstance(found, dict | list) else orjson.dumps(found).decode()
     expected = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    prefix = "" if first["type"] == "value_error" else "expected "
-    return f"{'.'.join(path)}: {prefix}{expected}" + ("" if first["type"] == "value_error" else f", found {shown}"), ""
+    where = f"{'.'.join(path)}: " if path else ""
+    if first["type"] == "value_error":
+        return where + expected, ""
+    return f"{where}expected {expected}, found {shown}", ""
 
 
 def _allowed(path: Sequence[str]) -> list[str]:
