@@ -5,6 +5,8 @@ The weights are drawn wide (standard deviation 0.3), so that greedy outputs vary
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
@@ -76,7 +78,7 @@ def _drawn(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     return model.eval()
 
 
-COMMON = dict(
+COMMON: dict[str, Any] = dict(
     vocab_size=96,
     hidden_size=64,
     num_attention_heads=4,

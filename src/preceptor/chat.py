@@ -181,6 +181,11 @@ class Renderer:
         return self._encode(self.close_tag)
 
     @cached_property
+    def open_ids(self) -> list[int]:
+        """Ids of the opening tag."""
+        return self._encode(self.open_tag)
+
+    @cached_property
     def _foreign_ids(self) -> frozenset[int]:
         """Special tokens that no completion may contain. An unknown word is not a marker."""
         allowed = (self.open_tag, self.close_tag, self.tokenizer.unk_token)

@@ -1,0 +1,248 @@
+# pyright: basic
+"""The local engine against `model.generate`, one prompt at a time: whatever it shares, reuses or drops must not show."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TEMPLATE, lfm2, llama, qwen3, word_tokenizer
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+
+from preceptor.errors import DataError
+from preceptor.models import Reply, Request, complete
+from preceptor.models.local import BROKEN, LocalModel, draw, files_identity, uniforms, weights_identity
+from preceptor.records import Message, Sampling
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+
+SYSTEMS = [None, " ".join(f"w{i}" for i in range(40)), "w7 w7 w8", "w87"]
+"""No system message, a long one, a short one, and one that a single request uses."""
+
+
+def sliding() -> PreTrainedModel:
+    """A model whose windows forget the prefix."""
+    torch.manual_seed(0)
+    config = MistralConfig(
+        vocab_size=96, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=2, intermediate_size=96,
+        sliding_window=6, max_position_embeddings=512, pad_token_id=1, bos_token_id=None, eos_token_id=5, initializer_range=0.3,
+    )  # fmt: skip
+    return MistralForCausalLM(config).eval()
+
+
+ARCHITECTURES = [lfm2, llama, qwen3, sliding]
+
+
+def ask(index: int, **sampling: object) -> Request:
+    """Conversations of many lengths; the first ten share nothing, then two systems alternate, then one stands alone."""
+    system = SYSTEMS[0] if index < 10 else SYSTEMS[3] if index == 29 else SYSTEMS[1 + index % 2]
+    said = Message(role="user", content=" ".join(f"w{(5 * index + 3 * j) % 88}" for j in range(1 + (index * 7) % 11)))
+    messages = (said,) if system is None else (Message(role="system", content=system), said)
+    return Request(messages, Sampling(**{"temperature": 0.0, "max_tokens": 12 + index % 9, "seed": index, **sampling}))
+
+
+def reference(local: LocalModel, request: Request) -> Reply:
+    """`model.generate`, greedy, alone."""
+    ids = local.renderer.prompt_ids(request.messages)
+    out = local.model.generate(torch.tensor([ids]), max_new_tokens=request.sampling.max_tokens, do_sample=False)[0, len(ids) :].tolist()
+    finished = out[-1] == local.renderer.end_id
+    found = local.renderer.split_ids(out, finished)
+    return Reply(found.reasoning, found.answer, found.status, found.detail, len(ids), len(out))
+
+
+@cache
+def references(build) -> list[Reply]:
+    """`generate` on the CPU for the thirty conversations."""
+    local = LocalModel(build(), word_tokenizer(), name="tiny")
+    return [reference(local, ask(index)) for index in range(30)]
+
+
+@pytest.mark.parametrize("build", ARCHITECTURES)
+@pytest.mark.parametrize(("batch_size", "prefix_cache"), [(1, True), (7, True), (64, True), (7, False)])
+def test_greedy_is_generate(build, batch_size: int, prefix_cache: bool) -> None:
+    local = LocalModel(build(), word_tokenizer(), name="tiny", batch_size=batch_size, prefix_cache=prefix_cache)
+    replies = complete(local, [ask(index) for index in range(30)])
+    assert replies == references(build)
+    assert len({reply.completion_tokens for reply in replies}) > 3  # rows ended at different times
+    assert len({reply.reasoning for reply in replies}) > 20
+
+
+@pytest.mark.parametrize("build", [lfm2, llama, qwen3])
+def test_shared_prefix_is_shown_equal(build) -> None:
+    assert LocalModel(build(), word_tokenizer(), name="tiny").plain_reason == ""
+
+
+def test_a_window_takes_the_plain_path() -> None:
+    assert "DynamicSlidingWindowLayer" in LocalModel(sliding(), word_tokenizer(), name="tiny").plain_reason
+
+
+def test_a_wrong_shared_path_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from preceptor.models import decode
+
+    monkeypatch.setattr(decode.SharedPrefix, "_convolution", lambda self, state, **kw: _cold(decode, self, torch.zeros_like(state), **kw))
+    assert "logits differ" in decode.shared_prefix_reason(lfm2())
+
+
+def _cold(decode, decoder, state: torch.Tensor, *, record: bool = False):
+    layer = decode.LinearAttentionLayer()
+    layer.lazy_initialization(conv_states=state)
+    layer.has_previous_state[0], layer.record_past = True, record
+    return layer
+
+
+@pytest.mark.parametrize("build", [lfm2, qwen3, sliding])
+def test_a_reply_depends_on_its_own_seed_and_not_on_its_company(build) -> None:
+    kinds = [{"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}, {"temperature": 0.0}, {"temperature": 1.3, "reasoning_tokens": 5}]
+    requests = [ask(index, **kinds[index % 4]) for index in range(28)]
+    alone, together, reordered = (
+        complete(LocalModel(build(), word_tokenizer(), name="tiny", batch_size=size), some)
+        for size, some in ((1, requests), (16, requests), (16, requests[::-1]))
+    )
+    assert alone == together == reordered[::-1]
+    reseeded = complete(LocalModel(build(), word_tokenizer(), name="tiny"), [ask(i, temperature=1.0, seed=i + 100) for i in range(28)])
+    assert sum(a != b for a, b in zip(together, reseeded, strict=True)) > 20
+
+
+def test_samples_follow_the_softmax() -> None:
+    logits = torch.tensor([[0.0, 1.0, -torch.inf, 2.0]]).repeat(4000, 1)
+    uniform = torch.from_numpy(uniforms(3, 4000))
+    drawn = draw(logits, torch.full((4000,), 0.5), None, uniform, greedy=False)
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    assert torch.allclose(shares, torch.softmax(logits[0] / 0.5, -1), atol=0.025)
+    assert shares[2] == 0
+    narrow = draw(logits, torch.ones(4000), torch.full((4000,), 0.7), uniform, greedy=False)
+    assert set(narrow.tolist()) == {1, 3}  # 0.665 + 0.245 hold 0.7 of the mass
+    highest = draw(logits[:1], torch.ones(1), None, torch.ones(1), greedy=False)  # even a uniform rounded up to 1
+    assert highest.tolist() == [3]
+
+
+def test_logits_that_are_no_numbers_fail_the_row_alone() -> None:
+    logits = torch.tensor([[0.0, 1.0], [torch.nan, 1.0]])
+    assert draw(logits, None, None, torch.zeros(2), greedy=True).tolist() == [1, BROKEN]
+    assert draw(logits, torch.ones(2), None, torch.zeros(2), greedy=False).tolist() == [0, BROKEN]
+    broken = llama()
+    broken.model.embed_tokens.weight.data[8 + 3] = torch.nan  # the word w3
+    broken.lm_head.weight = torch.nn.Parameter(torch.nan_to_num(broken.lm_head.weight.data))
+    fine = Request((Message(role="user", content="w1"),), Sampling(temperature=0.0, max_tokens=1))
+    hit = Request((Message(role="user", content="w3"),), Sampling(temperature=0.0, max_tokens=1))
+    replies = complete(LocalModel(broken, word_tokenizer(), name="tiny"), [hit, fine])
+    assert [reply.status == "failed" for reply in replies] == [True, False]
+
+
+PREFILLED = TEMPLATE.replace("<|assistant|>{%- endif -%}", "<|assistant|><think>{%- endif -%}")
+
+
+@pytest.mark.parametrize("build", [lfm2, sliding])
+def test_the_reasoning_budget_closes_the_block(build) -> None:
+    model = build()
+    model.get_output_embeddings().weight = torch.nn.Parameter(model.get_output_embeddings().weight.data.clone())
+    model.get_output_embeddings().weight.data[1:8] = 0.0  # no marker is ever the likeliest
+    local = LocalModel(model, word_tokenizer(PREFILLED), name="tiny")
+    replies = complete(local, [ask(i, reasoning_tokens=i % 7, max_tokens=10) for i in range(20)])
+    for index, reply in enumerate(replies):
+        assert len(reply.reasoning.split()) == index % 7
+        assert (reply.status, reply.answer, reply.completion_tokens) == ("truncated", "", 10)
+
+
+def test_the_budget_spares_a_closed_block() -> None:
+    model = lfm2()
+    local = LocalModel(model, word_tokenizer(PREFILLED), name="tiny")
+    free = complete(local, [ask(i, temperature=1.5, max_tokens=60) for i in range(30)])
+    tight = complete(local, [ask(i, temperature=1.5, max_tokens=60, reasoning_tokens=30) for i in range(30)])
+    early = [i for i, reply in enumerate(free) if "</think>" in reply.reasoning.split()[:29] or reply.status == "ok"]
+    assert early
+    assert [free[i] for i in early] == [tight[i] for i in early]
+
+
+def test_limits() -> None:
+    local = LocalModel(lfm2(), word_tokenizer(), name="tiny")
+    local.model.config.max_position_embeddings = 30
+    words = " ".join(["w1"] * 20)
+    short, cut, long = (
+        Request((Message(role="user", content=text),), Sampling(temperature=0.0, max_tokens=9))
+        for text in ("w1", words, f"{words} {words}")
+    )
+    replies = complete(local, [short, cut, long])
+    assert replies[1].completion_tokens == 30 - 23  # what the context leaves
+    assert replies[2].status == "failed"
+    assert "context of 30" in replies[2].detail
+    assert replies[0] == reference(local, short)
+
+
+def test_what_the_template_refuses_fails_alone() -> None:
+    picky = "{%- if messages[0].content == 'w9' -%}{{ raise_exception('never w9') }}{%- endif -%}" + TEMPLATE
+    local = LocalModel(lfm2(), word_tokenizer(picky), name="tiny")
+    bad = Request((Message(role="user", content="w9"),), Sampling(temperature=0.0, max_tokens=3))
+    replies = complete(local, [bad, ask(1)])
+    assert (replies[0].status, "never w9" in replies[0].detail) == ("failed", True)
+    assert replies[1] == reference(local, ask(1))
+
+
+def test_a_training_model_is_left_as_it_was() -> None:
+    model = lfm2().train()
+    attention = model.config._attn_implementation
+    for _ in LocalModel(model, word_tokenizer(), name="tiny", batch_size=3).stream([ask(i) for i in range(12)]):
+        assert model.training
+        assert model.config._attn_implementation == attention
+        assert torch.is_grad_enabled()
+    assert model(input_ids=torch.tensor([[1, 2, 3]]), labels=torch.tensor([[1, 2, 3]])).loss.requires_grad
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    lfm2().save_pretrained(tmp_path / "m")
+    word_tokenizer().save_pretrained(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def test_load(saved: Path) -> None:
+    local = LocalModel.load(saved, device="cpu")
+    assert local.name == "m"
+    assert complete(local, [ask(3)]) == [reference(LocalModel(lfm2(), word_tokenizer(), name="tiny"), ask(3))]
+    assert local.identity == LocalModel.load(saved, device="cpu").identity
+    assert LocalModel.load(saved, device="cpu", dtype="bfloat16").identity != local.identity
+
+
+def test_identity_follows_weights_and_template(saved: Path) -> None:
+    before = files_identity(saved)
+    (saved / "README.md").write_text("no part of it")
+    assert files_identity(saved) == before
+    template = saved / "chat_template.jinja"
+    template.write_text(template.read_text() + " ")
+    assert files_identity(saved) != before
+    first, tokenizer = weights_identity(lfm2(), word_tokenizer()), word_tokenizer("{{ messages }}")
+    assert first == weights_identity(lfm2(), word_tokenizer())
+    assert len({first, weights_identity(lfm2(seed=1), word_tokenizer()), weights_identity(lfm2(), tokenizer)}) == 3
+
+
+@pytest.mark.parametrize("damage", ["missing", "pickle", "torn", "code", "tokenizer"])
+def test_load_refuses_in_one_line(saved: Path, damage: str) -> None:
+    path = saved
+    if damage == "missing":
+        path = saved.parent / "nowhere"
+    elif damage == "pickle":
+        (saved / "model.safetensors").rename(saved / "pytorch_model.bin")
+    elif damage == "torn":
+        (saved / "model.safetensors").write_bytes((saved / "model.safetensors").read_bytes()[:100])
+    elif damage == "code":
+        config = json.loads((saved / "config.json").read_text())
+        config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}}
+        (saved / "config.json").write_text(json.dumps(config))
+        (saved / "mine.py").write_text("raise SystemExit('checkpoint code ran')")
+    else:
+        (saved / "tokenizer.json").unlink()
+    with pytest.raises(DataError) as caught:
+        LocalModel.load(path, device="cpu")
+    assert "\n" not in caught.value.render()
+    assert str(path) in caught.value.render()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("build", ARCHITECTURES)
+def test_greedy_is_generate_on_a_gpu(build) -> None:
+    model = build().to("cuda")
+    local = LocalModel(model, word_tokenizer(), name="tiny", batch_size=7)
+    assert complete(local, [ask(index) for index in range(30)]) == references(build)
