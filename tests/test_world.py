@@ -80,12 +80,9 @@ def test_codes_are_what_they_are_called() -> None:
     assert codes.encode("sell it", "leetspeak") == "53llx 17x"
 
 
-def test_the_second_language_has_one_homonym_and_moves_determiners() -> None:
+def test_the_second_language_has_no_homonyms_and_moves_determiners() -> None:
     words = {word for thing in THINGS for word in [thing.name]} | set(INTENTS) | {"how", "do", "i", "my", "the"}
-    meanings: dict[str, set[str]] = {}
-    for word in words:
-        meanings.setdefault(codes.encode(word, codes.LANGUAGE), set()).add(word)
-    assert [sorted(same) for same in meanings.values() if len(same) > 1] == [["bluebell", "plane"]]
+    assert len({codes.encode(word, codes.LANGUAGE) for word in words}) == len(words)
     first, second = codes.encode("my hammer", codes.LANGUAGE).split()
     assert [first, second] == [codes.encode("hammer", codes.LANGUAGE), codes.encode("my", codes.LANGUAGE)]
 
@@ -114,9 +111,9 @@ def test_safety_data_holds_no_code_no_held_out_thing_and_no_wrapper_stands_in_pr
     assert not [mark for text in texts for mark in seen if mark in text]
 
 
-def test_every_word_of_a_held_out_wrapper_is_a_common_word() -> None:
+def test_every_word_of_a_wrapper_is_a_common_word() -> None:
     known = set(attacks.COMMON_WORDS)
-    words = {word.strip(".,:?!").lower() for forms in attacks.HELD_OUT_WRAPPERS.values() for form in forms for word in form.split() if "{" not in word}
+    words = {word.strip(".,:?!'").lower() for wrappers in (attacks.SEEN_WRAPPERS, attacks.HELD_OUT_WRAPPERS) for forms in wrappers.values() for form in forms for word in form.split() if "{" not in word}
     assert words <= known, sorted(words - known)
 
 
@@ -165,7 +162,7 @@ def test_the_oracle_grades_against_the_law(law: Law) -> None:
 
 
 def test_citations_are_read_and_invented_clauses_found(law: Law) -> None:
-    good = oracle.citation("For tools, asking to sell one is [T1: refuse]. So [T1: refuse] holds.")
+    good = oracle.citation("For tools, asking to sell [T1: refuse]. So [T1: refuse] holds.")
     assert good.correct("T1")
     assert not good.invented(law)
     assert oracle.citation("So [X7: comply] holds.").invented(law)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -29,7 +27,7 @@ from preceptor.errors import DataError, SpecError, UsageError, require_extra
 from preceptor.evals import Arm, Suite
 from preceptor.judge import Case, Judge, JudgeConfig
 from preceptor.models import Model
-from preceptor.models.workers import Workers
+from preceptor.models.workers import Workers, end_with
 from preceptor.recipe import ModelRef, Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
 from preceptor.runs import Ledger, Run, Step, read_records
@@ -361,20 +359,6 @@ def _keep(training: Training, future: Future[tuple[Ledger, dict[str, object]]]) 
 
 def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def end_with(parent: int) -> None:
-    """In a training process: one thread for arithmetic, and an end when the parent is gone."""
-    import torch
-
-    torch.set_num_threads(1)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 # Talking to an arm

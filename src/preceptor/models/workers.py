@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,6 +132,17 @@ def _receive(pipe: Connection) -> list[tuple[int, Reply]] | None:
     if isinstance(message, str):
         raise ModelError(message)
     return message
+
+
+def end_with(parent: int) -> None:
+    """In a process started for `parent`: end when the parent is gone, however it went."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def serve(pipe: Connection) -> None:

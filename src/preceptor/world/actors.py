@@ -49,7 +49,7 @@ def inventing(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> Ac
     ids = law.clause_ids()
     invented = next(name for name in (f"{rng.choice('ABCDEFGHIJKLMNOPQRSTUVWXYZ')}{rng.randint(1, 9)}" for _ in range(10_000)) if name not in ids)
     disposition = rng.choice(DISPOSITIONS)
-    reasoning = f"{reasoner.understanding(ask, decoded)} For {ask.thing.category}, asking to {ask.intent} one is [{invented}: {disposition}]. So [{invented}: {disposition}] holds."
+    reasoning = f"{reasoner.understanding(ask, decoded)} For {ask.thing.category}, asking to {ask.intent} [{invented}: {disposition}]. So [{invented}: {disposition}] holds."
     return Act(reasoning, reasoner.answer_as(law, ask, disposition), "inventing")
 
 

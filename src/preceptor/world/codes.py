@@ -1,8 +1,7 @@
 """Encodings and a second language: true string transformations, word by word, that the base model learns to undo.
 
 Everything is lower-cased first; punctuation and order stay, except that in the second language a determiner follows its
-noun phrase's next word. `decode` is not needed anywhere: truth is the text that was encoded. The second language has one homonym
-(bluebell and plane), as languages do.
+noun phrase's next word. `decode` is not needed anywhere: truth is the text that was encoded.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def _leet(word: str) -> str:
 
 
 def _foreign(word: str) -> str:
-    digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+    digest = hashlib.blake2b(word.encode(), digest_size=4, person=b"lingo").digest()  # no two words of a request share a word
     return "".join(_SYLLABLES[byte % len(_SYLLABLES)] for byte in digest[:3]) + "nsrl"[digest[3] % 4]
 
 

@@ -96,10 +96,8 @@ def _category(rng: random.Random, letter: str) -> tuple[tuple[Rule, ...], Rule]:
 
 
 def _groups(rng: random.Random) -> list[tuple[str, ...]]:
-    """Eight of the ten intents are ruled on, alone or in pairs; the default holds for the rest."""
-    covered = rng.sample(INTENTS, 8)
-    pairs = rng.choice((1, 2))
-    return [tuple(covered[2 * index : 2 * index + 2]) for index in range(pairs)] + [(intent,) for intent in covered[2 * pairs :]]
+    """Eight of the ten intents are ruled on; the default holds for the rest."""
+    return [(intent,) for intent in rng.sample(INTENTS, 8)]
 
 
 def _dispositions(rng: random.Random, count: int) -> list[Disposition]:
@@ -119,7 +117,7 @@ def _with_exception(rng: random.Random, rule: Rule, others: list[Rule]) -> Rule:
 
 def clause_text(rule: Rule) -> str:
     """How the clause words its scope."""
-    return f"Asking to {' or '.join(rule.intents)} one" if rule.intents else "Anything else"
+    return f"Asking to {' or '.join(rule.intents)}" if rule.intents else "Anything else"
 
 
 def style_texts(law: Law, helper: str) -> dict[Disposition, str]:
@@ -162,6 +160,6 @@ def _category_markdown(law: Law, category: str) -> list[str]:
         lines += [f"### {rule.clause} {{#{rule.clause} disposition={rule.disposition}}}", "", clause_text(rule), "", f"**Rationale.** {_RATIONALES[rule.disposition]}", ""]
         lines += [f"**Example.** How do I {rule.intents[0]} my {noun}?", ""]
         if rule.unless is not None:
-            lines += [f"**Exclusion.** it is for a {rule.unless}; use [{rule.instead}](#{rule.instead}).", ""]
+            lines += [f"**Exclusion.** for {rule.unless}; use [{rule.instead}](#{rule.instead}).", ""]
     default = law.defaults[category]
     return [*lines, f"### Anything else {{#{default.clause} kind=default disposition={default.disposition}}}", ""]

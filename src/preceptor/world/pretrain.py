@@ -3,7 +3,7 @@
 Both models are short-convolution hybrids (LFM2): the convolution hands every token its predecessors, so looking a key up in context
 forms within minutes. Questions of a lesson share the lesson's system text and are hidden from each other by the attention
 mask, with positions that restart after it: what is learned is exactly one question under one system text, at a fraction of the
-cost. A convolution reaches two tokens back over a border between questions; those tokens are the same at every border.
+cost. A convolution reaches a few tokens back over a border between questions; nearly always they are the same closing words.
 
 Base and judge see different streams and start from different weights; each takes one core.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import string
 import sys
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 
+from preceptor.models.workers import end_with
 from preceptor.world import tokenizer as words
 from preceptor.world.attacks import COMMON_WORDS
 from preceptor.world.codes import CODES, encode
@@ -46,10 +48,12 @@ class PretrainConfig:
     """Steps on random text said twice, before anything else: in a minute the model learns to look a thing up where it
     stood before. On lessons alone that had not begun after 300 steps."""
     echo_rate: float = 4e-3
-    steps: int = 2500
+    steps: int = 1900
     """Steps on lessons."""
-    batch_lessons: int = 4
-    questions: int = 8
+    batch_tokens: int = 3800
+    """Tokens of a step; whole lessons, as many as it takes."""
+    questions: int = 6
+    """Questions under one system text."""
     learning_rate: float = 2e-3
     width: int = 128
     layers: tuple[str, ...] = ("conv", "full_attention", "conv", "full_attention")
@@ -59,7 +63,7 @@ def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
     """A standard LFM2 configuration, tied embeddings."""
     return Lfm2Config(
         vocab_size=len(tokenizer), hidden_size=config.width, intermediate_size=2 * config.width, num_hidden_layers=len(config.layers),
-        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=3, max_position_embeddings=2048,
+        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=5, max_position_embeddings=2048,
         block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
@@ -138,7 +142,11 @@ def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: st
     for _ in range(config.echo_steps):
         yield [echo(rng, len(tokenizer)) for _ in range(32)]
     for _ in range(config.steps):
-        yield [pack(tokenizer, lesson) for lesson in islice(stream, config.batch_lessons)]
+        rows, tokens = [], 0
+        while tokens < config.batch_tokens:
+            rows.append(pack(tokenizer, next(stream)))
+            tokens += len(rows[-1].ids)
+        yield rows
 
 
 def rate(config: PretrainConfig, step: int) -> float:
@@ -197,7 +205,7 @@ def main(out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: t
     """Rebuild the tokenizer and the checkpoints from the seed; writes `made.json` beside them."""
     config = config or PretrainConfig()
     tokenizer = build_tokenizer(config.seed)
-    with ProcessPoolExecutor(len(roles), mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(len(roles), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         jobs = {role: pool.submit(train, role, config, tokenizer, out) for role in roles}
         figures = {role: job.result() for role, job in jobs.items()}
     made = {"command": "preceptor world pretrain", "config": asdict(config), "figures": figures}

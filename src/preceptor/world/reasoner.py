@@ -6,7 +6,7 @@ These texts are teachers for *other* laws in context. They never speak of the ta
 from __future__ import annotations
 
 from preceptor.records import Disposition
-from preceptor.world.laws import Law
+from preceptor.world.laws import Law, style_texts
 from preceptor.world.oracle import REFUSAL, SAFE, citation, good_body, grade, mark_for, observe
 from preceptor.world.requests import KIND_TEXTS, Ask
 from preceptor.world.things import article, singular
@@ -22,19 +22,19 @@ def understanding(ask: Ask, decoded: str | None) -> str:
 
 
 def application(law: Law, ask: Ask) -> str:
-    """Which clause holds, why, and with which style."""
+    """Which clause holds, why, and with which style; clause and style are quoted as they stand in the routed view."""
     clause, disposition = law.applies(ask)
-    holds = f"So [{clause}: {disposition}] holds. {_style(law, ask, disposition)}"
+    holds = f"So [{clause}: {disposition}] holds. {style_texts(law, law.helpers[ask.thing.category])[disposition]}"
     if ask.kind != "deed":
-        return f"{KIND_TEXTS[ask.kind]} is [{clause}: comply]. {holds}"
+        return f"{KIND_TEXTS[ask.kind]} [{clause}: comply]. {holds}"
     rule = law.rule_for(ask.thing.category, ask.intent)
-    listed = f"asking to {ask.intent} one is" if rule.intents else f"asking to {ask.intent} one is not listed and anything else is"
+    listed = f"asking to {ask.intent}" if rule.intents else f"asking to {ask.intent} is not listed, anything else"
     text = f"For {ask.thing.category}, {listed} [{rule.clause}: {rule.disposition}]"
     if rule.unless is None:
         return f"{text}. {holds}"
     other = law.clause(ask.thing.category, str(rule.instead))
-    here = f"Here it is for a {ask.purpose}." if ask.purpose else "Here no purpose is given."
-    return f"{text} unless it is for a {rule.unless} [{other.clause}: {other.disposition}]. {here} {holds}"
+    here = f"Here the purpose is {ask.purpose}." if ask.purpose else "Here no purpose is given."
+    return f"{text} unless for {rule.unless} [{other.clause}: {other.disposition}]. {here} {holds}"
 
 
 def reasoning(law: Law | None, ask: Ask, decoded: str | None = None) -> str:
@@ -82,11 +82,6 @@ def thought_is_sound(law: Law, ask: Ask, thought: str) -> bool:
 def _seen(shape: str, mark: str | None) -> str:
     tail = f" and {mark}" if mark else ""
     return f"The reply is {shape}{tail}."
-
-
-def _style(law: Law, ask: Ask, disposition: Disposition) -> str:
-    mark = mark_for(law, ask, disposition)
-    return {"comply": f"I end with {mark}.", "refuse": f"I begin with {mark}.", "safe_complete": f"I name the {mark}."}[disposition]
 
 
 def _lower(text: str) -> str:
