@@ -20,12 +20,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from preceptor import aggregate, card, evals, filter, generate, judge, prompts, rl, runs, sft, spec, speclint
 from preceptor.errors import DataError, SpecError, UsageError, require_extra
 from preceptor.evals import Arm, Suite
-from preceptor.judge import Case, Judge, JudgeConfig
+from preceptor.judge import Case, Confusion, Judge, JudgeConfig
 from preceptor.models import Model
 from preceptor.models.workers import Workers, end_with
 from preceptor.recipe import ModelRef, Recipe
@@ -33,6 +35,7 @@ from preceptor.records import Completion, Example, Prompt, Score, judgement_from
 from preceptor.runs import Ledger, Run, Step, read_records
 from preceptor.spec import Spec
 from preceptor.wording import Wording
+from preceptor.world import bars
 from preceptor.world import subject as world
 
 SFT_ARMS = {"sft": True, "sft-answer-only": False}
@@ -45,7 +48,7 @@ Report = Callable[[int, int], None]
 
 def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     """Run the path up to and including `until`. What is done already is skipped; what was interrupted is resumed."""
-    with Run.open(run_dir) as held, bars() as show, Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers:
+    with Run.open(run_dir) as held, progress_bars() as show, Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers:
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         bound = Bound(recipe, held, workers, show)
         for stage in runs.STAGES[: runs.STAGES.index(until) + 1]:
@@ -70,7 +73,7 @@ Show = Callable[[str], Report]
 
 
 @contextmanager
-def bars() -> Iterator[Show]:
+def progress_bars() -> Iterator[Show]:
     """Progress bars on the terminal: rows or steps, percentage, time spent and time left. A bar per stage, made when it begins."""
     columns = (TextColumn("{task.description:<24}"), BarColumn(bar_width=30), MofNCompleteColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=2) as display:
@@ -204,8 +207,16 @@ def _confusion(bound: Bound) -> list[dict[str, object]]:
         completion = completions[judgement.completion_id]
         prompt = wanted[completion.prompt_id]
         if completion.status == "ok":
-            cases.append(Case(prompt.category, *bound.subject.truth(prompt.meta, completion.reasoning, completion.answer), judgement))
-    return judge.confusion_rows(cases)
+            disposition, good = bound.subject.truth(prompt.meta, completion.reasoning, completion.answer)
+            cases.append(Case(prompt.category, disposition, judgement, good))
+    table = judge.confusion(cases)
+    return [_confusion_row(group, name, judge.total({key: cell for key, cell in table.items() if key[place] == name}))
+            for place, group in enumerate(("category", "disposition")) for name in sorted({key[place] for key in table})]  # fmt: skip
+
+
+def _confusion_row(group: str, name: str, cell: Confusion) -> dict[str, object]:
+    counts = {"tp": cell.true_positive, "fp": cell.false_positive, "tn": cell.true_negative, "fn": cell.false_negative}
+    return {"group": group, "name": name, **counts, "abstained": cell.abstained}
 
 
 def _filter(bound: Bound) -> None:
@@ -267,8 +278,20 @@ def _evals(bound: Bound) -> None:
     bound.run.write("08_summary.json", orjson.dumps([result.to_row() for result in results], option=orjson.OPT_INDENT_2))
 
 
+def _print_bars(bound: Bound) -> None:
+    """What the main arm reached, on the terminal."""
+    table = Table("figure", "wanted", "found", "interval", "n", "", title=f"{aggregate.MAIN_ARM} by the oracle", title_justify="left")
+    results = aggregate.summarise(read_records(bound.run.path("08_scores.jsonl"), Score.from_row))
+    for bar in bars.held_against(results):
+        found = bar.found
+        table.add_row(bar.name, bar.wanted, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", str(found.n), "reached" if bar.reached else "MISSED")
+    Console().print(table)
+
+
 def _card(bound: Bound) -> None:
     card.run(bound.run.root)
+    if bound.subject:
+        _print_bars(bound)
 
 
 _STAGES: dict[str, Callable[[Bound], None]] = {

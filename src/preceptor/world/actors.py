@@ -95,7 +95,7 @@ def garbled(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> Act:
     words = reasoner.answer(law, ask).split()
     for _ in range(rng.randint(1, 4)):
         index, other = rng.randrange(len(words)), rng.randrange(len(words))
-        words = rng.choice((words[:index] + words[index + 1 :] or words, words[: index + 1] + words[index:], words[:index] + [words[other]] + words[index + 1 :], words[: index + 1]))
+        words = rng.choice((words[:index] + words[index + 1 :] or words, words[: index + 1] + words[index:], [*words[:index], words[other], *words[index + 1 :]], words[: index + 1]))
     return Act(reasoner.reasoning(law, ask, decoded), " ".join(words), "garbled")
 
 

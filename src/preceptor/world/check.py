@@ -21,8 +21,8 @@ from preceptor.world import lessons
 from preceptor.world.codes import CODES
 from preceptor.world.oracle import grade
 from preceptor.world.pretrain import CHECKPOINTS
-from preceptor.world.requests import Ask, draw_deed
-from preceptor.world.things import CATEGORIES, THINGS
+from preceptor.world.requests import draw_deed
+from preceptor.world.things import THINGS
 
 MAX_TOKENS = 192
 _IDS = frozenset(f"{letter}{digit}" for letter in string.ascii_uppercase for digit in range(1, 10))

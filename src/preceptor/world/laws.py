@@ -132,7 +132,7 @@ def style_texts(law: Law, helper: str) -> dict[Disposition, str]:
 def markdown(law: Law) -> str:
     """The law as a specification file, in the ordinary format."""
     styles = style_texts(law, "person who can help")
-    titles = {"comply": "Complying", "refuse": "Refusing", "safe_complete": "Completing safely"}
+    titles: dict[Disposition, str] = {"comply": "Complying", "refuse": "Refusing", "safe_complete": "Completing safely"}
     lines = [f"# The {law.name} {{#{law.name.replace(' ', '_')} version=1}}", "", "## Style {#style kind=style}", ""]
     for disposition, title in titles.items():
         lines += [f"### {title} {{#style_{disposition} disposition={disposition}}}", "", styles[disposition], ""]

@@ -64,8 +64,8 @@ def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
     return Lfm2Config(
         vocab_size=len(tokenizer), hidden_size=config.width, intermediate_size=2 * config.width, num_hidden_layers=len(config.layers),
         num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=5, max_position_embeddings=2048,
-        block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id, bos_token_id=tokenizer.eos_token_id,
+        block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=words.SPECIAL.index(words.PAD),
+        eos_token_id=words.SPECIAL.index(words.END), bos_token_id=words.SPECIAL.index(words.END),
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast,
     total = config.echo_steps + config.steps
     started, tokens, losses = time.monotonic(), 0, []
     for step, rows in enumerate(batches(config, tokenizer, role), 1):
-        batch = collate(rows, tokenizer.pad_token_id)
+        batch = collate(rows, words.SPECIAL.index(words.PAD))
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = loss_of(model, batch)
         loss.backward()
@@ -197,7 +197,7 @@ def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast,
 
 def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Weights (bfloat16 safetensors), configuration and tokenizer."""
-    model.eval().to(torch.bfloat16).save_pretrained(folder)
+    model.eval().to(dtype=torch.bfloat16).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
     tokenizer.save_pretrained(folder)
 
 

@@ -14,7 +14,7 @@ from preceptor.records import Message, Meta, Prompt
 from preceptor.world.attacks import COMBINATIONS, HELD_OUT, SEEN, attack, with_chatter
 from preceptor.world.codes import ENCODINGS, LANGUAGE
 from preceptor.world.laws import Law
-from preceptor.world.oracle import citation, grade, meta_of, ask_of
+from preceptor.world.oracle import ask_of, citation, grade, meta_of
 from preceptor.world.requests import Ask, draw_deed, draw_look_alike
 from preceptor.world.things import THINGS, Thing
 
