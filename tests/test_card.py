@@ -266,11 +266,20 @@ def test_the_funnel_balances_and_says_when_it_does_not(run_dir, data, tmp_path):
     assert "The books do not balance" in (tmp_path / card.HTML).read_text()
 
 
+def test_provenance_names_versions_times_and_identities(run_dir, data):
+    assert data.environment["torch"] == ("2.13.0",)
+    assert data.environment["seconds"] == ("145",)
+    assert data.hashes["training judge"] == ("judge-77ab",)
+    for page in ((run_dir / name).read_text() for name in (card.HTML, card.MARKDOWN)):
+        for word in ("53ac681", "2026-01-01T10:00:00+00:00", "18,000", "0f3d5a7712c4be90", "spec-91c0"):
+            assert word in page
+
+
 def test_transcripts_follow_the_stated_rule(run_dir, data):
     assert [t.passed for t in data.transcripts] == [True] * 4 + [False] * 6
     assert len({t.heading for t in data.transcripts if not t.passed}) >= 4, "suites take turns"
     assert all(t.messages and t.reasoning and t.truth["clause"] == "T2" for t in data.transcripts)
-    assert [t.heading for t in data.training_examples][:2] == ["kept", "kept"]
+    assert [t.passed for t in data.training_examples] == [True, True, False, False]
     assert data.training_examples[0].grades[-1].metric == "verdict"
 
 

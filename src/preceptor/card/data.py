@@ -174,6 +174,7 @@ class CardData:
     transcripts: tuple[Transcript, ...]
     training_examples: tuple[Transcript, ...]
     steps: Mapping[str, Mapping[str, Any]]
+    environment: Mapping[str, tuple[str, ...]]
     hashes: Mapping[str, tuple[str, ...]]
     absent: tuple[str, ...]
 
@@ -205,6 +206,7 @@ def collect(artefacts: Artefacts) -> CardData:
         transcripts=tuple(_transcripts(artefacts)),
         training_examples=tuple(_training_examples(artefacts)),
         steps=steps,
+        environment=_environment(steps),
         hashes=_hashes(artefacts),
         absent=artefacts.absent,
     )
@@ -412,7 +414,7 @@ def _training_examples(artefacts: Artefacts) -> Iterator[Transcript]:
     judged = sorted((c for c in artefacts.completions if c.id in judgements and c.prompt_id in prompts), key=lambda c: c.id)
     chosen = [c for c in judged if c.id in kept][:2] + [c for c in judged if c.id in reasons][:2]
     for completion in chosen:
-        heading = "kept" if completion.id in kept else f"dropped: {reasons[completion.id]}"
+        heading = "passed every check" if completion.id in kept else reasons[completion.id]
         yield _training_example(completion, heading, prompts[completion.prompt_id], judgements[completion.id], completion.id in kept)
 
 
@@ -445,3 +447,19 @@ def _hashes(artefacts: Artefacts) -> dict[str, tuple[str, ...]]:
         "evaluation graders": {score.grader for score in artefacts.scores},
     }
     return {name: tuple(sorted(found)) for name, found in rows.items() if found}
+
+
+def _environment(steps: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """Versions, commit and device of every step (several where they changed between steps), then times and tokens in all."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for step in steps.values():
+        for name, value in {"commit": step["commit"], "device": step["device"], **step["versions"]}.items():
+            found[name] |= {str(value)} if value is not None else set()
+    ledgers = [step["ledger"] for step in steps.values()]
+    totals = {
+        "started": min((step["started"] for step in steps.values()), default=""),
+        "seconds": f"{sum(step['seconds'] for step in steps.values()):,.0f}",
+        "tokens read": f"{sum(ledger['tokens_in'] for ledger in ledgers):,}",
+        "tokens written": f"{sum(ledger['tokens_out'] for ledger in ledgers):,}",
+    }
+    return {name: tuple(sorted(values)) for name, values in found.items() if values} | {name: (text,) for name, text in totals.items()}

@@ -53,7 +53,7 @@ def clip(text: str, limit: int = LIMIT) -> str:
 
 def inline_markdown(value: Any) -> str:
     """One line of Markdown in which nothing is markup: every character of syntax is escaped."""
-    return value if isinstance(value, Trusted) else _MARKDOWN.sub(r"\\\1", " ".join(visible(str(value)).split()))
+    return value if isinstance(value, Trusted) else _MARKDOWN.sub(r"\\\1", re.sub(r"\s+", " ", visible(str(value))))
 
 
 def fenced(text: str) -> Trusted:
