@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from preceptor.errors import ModelError, PreceptorError
@@ -30,14 +31,16 @@ CHUNK = 512
 CACHED = 4
 """Checkpoints a worker keeps in memory."""
 
+_GONE = "a worker process ended unexpectedly (killed, or out of memory)"
+
 Numbered = list[tuple[int, Request]]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Worker:
     """A process and our end of its pipe."""
 
-    process: object
+    process: BaseProcess
     pipe: Connection
 
 
@@ -54,6 +57,11 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def running(self) -> list[int]:
+        """Process ids."""
+        return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
+
     def model(self, path: Path, *, name: str, identity: str) -> WorkerModel:
         """A model of the protocol backed by the checkpoint at `path`."""
         return WorkerModel(self, path, name, identity)
@@ -62,8 +70,9 @@ class Workers:
         """Deal the requests out and yield replies as workers send them. Raises `ModelError` when a worker dies or cannot load."""
         chunks = deal(requests, self.count)
         self._start(min(self.count, len(chunks)))
-        busy = {worker.pipe for worker in self._workers if self._give(worker.pipe, path, chunks)}
+        busy: set[Connection] = set()
         try:
+            busy |= {worker.pipe for worker in self._workers if self._give(worker.pipe, path, chunks)}
             while busy:
                 for pipe in wait(list(busy)):
                     assert isinstance(pipe, Connection)
@@ -87,7 +96,10 @@ class Workers:
     def _give(self, pipe: Connection, path: Path, chunks: deque[Numbered]) -> bool:
         if not chunks:
             return False
-        pipe.send((path, self.batch_size, chunks.popleft()))
+        try:
+            pipe.send((path, self.batch_size, chunks.popleft()))
+        except OSError:
+            raise ModelError(_GONE) from None
         return True
 
     def _start(self, count: int) -> None:
@@ -128,7 +140,7 @@ def _receive(pipe: Connection) -> list[tuple[int, Reply]] | None:
     try:
         message = pipe.recv()
     except (EOFError, OSError):
-        raise ModelError("a worker process ended unexpectedly (killed, or out of memory)") from None
+        raise ModelError(_GONE) from None
     if isinstance(message, str):
         raise ModelError(message)
     return message
