@@ -248,16 +248,21 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(policy: Path, tmp_path:
     assert rows(tmp_path / "a" / "rollouts.jsonl") == rows(tmp_path / "b" / "rollouts.jsonl")
 
 
-def test_left_padding_changes_nothing_in_a_hybrid() -> None:
+def test_a_padded_sampler_and_an_unpadded_trainer_agree_on_a_hybrid() -> None:
     """Generation pads prompts on the left; in a short convolution, padding could leak into the state."""
-    model, prompts = tiny.lfm2(), [[8, 9, 10], list(range(20, 33))]
+    model: Any = tiny.lfm2()
+    prompts = [[8, 9, 10], list(range(20, 33))]
     width = max(map(len, prompts))
     ids = torch.tensor([[1] * (width - len(prompt)) + prompt for prompt in prompts])
     settings = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 1, "eos_token_id": None}
-    together = model.generate(ids, attention_mask=(ids != 1).long(), **settings)[:, width:]
-    for prompt, row in zip(prompts, together, strict=True):
+    sampled = model.generate(ids, attention_mask=(ids != 1).long(), output_logits=True, return_dict_in_generate=True, **settings)
+    for number, prompt in enumerate(prompts):
+        written = sampled.sequences[number, width:]
         alone = model.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), **settings)
-        assert torch.equal(alone[0, len(prompt) :], row)
+        assert torch.equal(alone[0, len(prompt) :], written)
+        whole = model(torch.tensor([prompt + written.tolist()]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+        seen = torch.stack([step[number] for step in sampled.logits])
+        assert torch.allclose(seen.log_softmax(-1), whole.log_softmax(-1), atol=1e-3)
 
 
 def test_refusals_are_one_line(policy: Path, tmp_path: Path) -> None:

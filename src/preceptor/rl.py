@@ -67,35 +67,35 @@ class RlConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(gt=0)
-    prompts_per_step: int = Field(24, gt=0)
-    samples_per_prompt: int = Field(8, gt=1)
+    prompts_per_step: int = Field(default=24, gt=0)
+    samples_per_prompt: int = Field(default=8, gt=1)
     """Group size; rewards are compared within a group."""
-    temperature: float = Field(1.0, gt=0)
-    max_tokens: int = Field(512, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=512, gt=0)
     """New tokens, reasoning and answer together."""
-    learning_rate: float = Field(1e-6, gt=0)
-    warmup_fraction: float = Field(0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-6, gt=0)
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1)
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "constant"
-    weight_decay: float = Field(0.0, ge=0)
-    beta: float = Field(0.01, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    beta: float = Field(default=0.01, ge=0)
     """Weight of the KL penalty against the starting policy. 0 saves one forward pass a step, and the KL is then not known."""
     loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """What advantages are divided by: the standard deviation of the group, of the batch, or nothing."""
-    epsilon: float = Field(0.2, gt=0)
+    epsilon: float = Field(default=0.2, gt=0)
     """Clipping of the probability ratio. Only felt with several updates per batch (`trainer.num_iterations`)."""
     epsilon_high: float | None = None
-    max_abstention: float = Field(0.2, ge=0, le=1)
+    max_abstention: float = Field(default=0.2, ge=0, le=1)
     """Share of judged answers without a verdict, over `abstention_window` steps, above which the run stops."""
-    abstention_window: int = Field(5, gt=0)
-    floor_reward: float = Field(0.0, le=0)
+    abstention_window: int = Field(default=5, gt=0)
+    floor_reward: float = Field(default=0.0, le=0)
     """Reward of a malformed, truncated or empty completion. Verdicts lie in [0, 1], so this is never above the worst of them."""
-    micro_batch: int | None = Field(None, gt=0)
+    micro_batch: int | None = Field(default=None, gt=0)
     """Completions per forward and backward pass. None: four groups at most."""
-    rollouts_every: int = Field(5, gt=0)
+    rollouts_every: int = Field(default=5, gt=0)
     """Rollouts of the first and of every k-th step are kept in `rollouts.jsonl`."""
     seed: int = 0
-    save_every: int = Field(0, ge=0)
+    save_every: int = Field(default=0, ge=0)
     """Steps between resumable checkpoints; 0: none."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     lora: LoraConfig | None = None
@@ -352,12 +352,13 @@ def _trainer(
     model: Any, tokenizer: Any, referee: Referee, work: Path, config: RlConfig, recorder: Recorder, rollouts: RolloutLog, seconds: Seconds
 ) -> Any:
     """A GRPOTrainer whose prompts are numbers of our prompts, tokenised by us, and whose only reward is the referee."""
-    import trl
     from datasets import Dataset
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     prompt_ids = [referee.renderer.prompt_ids(prompt.messages) for prompt in referee.prompts]
 
-    class Trainer(trl.GRPOTrainer):
+    class Trainer(GRPOTrainer):
         """Our tokens in, whole-sample masks out; no messages to its makers, no model card."""
 
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -370,9 +371,10 @@ def _trainer(
             return generated
 
         def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-            batch = super()._generate_and_score_completions(inputs)
+            batch: Any = dict(super()._generate_and_score_completions(inputs))
             mask_abstained(batch, [rollout.reward is None for rollout in referee.rollouts])
-            batch["num_items_in_batch"] = self.accelerator.gather(batch["tool_mask"].sum()).sum()
+            tokens: Any = self.accelerator.gather(batch["tool_mask"].sum())
+            batch["num_items_in_batch"] = tokens.sum()
             if self.accelerator.is_main_process:
                 rollouts.write(self.state.global_step + 1, referee.rollouts, batch["advantages"].tolist())
             return batch
@@ -392,7 +394,7 @@ def _trainer(
     trainer = Trainer(
         model=model,
         reward_funcs=judge_reward,
-        args=arguments_of(trl.GRPOConfig, _arguments(work, config), config.trainer),
+        args=arguments_of(GRPOConfig, _arguments(work, config), config.trainer),
         train_dataset=Dataset.from_dict({"prompt": [str(number) for number in order_prompts(len(prompt_ids), config)]}),
         processing_class=tokenizer,
         peft_config=peft_config(config.lora),

@@ -47,8 +47,8 @@ class LoraConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rank: int = Field(16, gt=0)
-    alpha: int = Field(32, gt=0)
+    rank: int = Field(default=16, gt=0)
+    alpha: int = Field(default=32, gt=0)
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
@@ -57,29 +57,29 @@ class SftConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: float | None = Field(None, gt=0)
+    epochs: float | None = Field(default=None, gt=0)
     """Passes over the mixture (safety and capability rows together)."""
-    steps: int | None = Field(None, gt=0)
-    batch_size: int = Field(32, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+    batch_size: int = Field(default=32, gt=0)
     """Rows per optimiser step, over all devices."""
-    micro_batch: int | None = Field(None, gt=0)
+    micro_batch: int | None = Field(default=None, gt=0)
     """Rows per forward pass on one device; must divide the device's share of a batch. None: 8, or the next smaller divisor (small
     passes of similar lengths pad less and, on a CPU, run faster)."""
-    learning_rate: float = Field(2e-5, gt=0)
-    warmup_fraction: float = Field(0.05, ge=0, lt=1)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
     """Share of the steps over which the learning rate rises from 0."""
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
-    max_length: int = Field(4096, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_length: int = Field(default=4096, gt=0)
     """Tokens of prompt, reasoning and answer together. Longer rows are dropped and counted, never cut."""
-    capability_ratio: float = Field(0.25, ge=0, lt=1)
+    capability_ratio: float = Field(default=0.25, ge=0, lt=1)
     """Share of capability rows in the mixture. Without them the model forgets what the safety rows do not exercise."""
     reasoning: bool = True
     """False: the ablation of the paper's section 4.3. Safety rows are learned with an empty reasoning block; capability rows keep theirs."""
     seed: int = 0
-    save_every: int = Field(0, ge=0)
+    save_every: int = Field(default=0, ge=0)
     """Steps between resumable checkpoints; 0: none."""
-    log_every: int = Field(1, gt=0)
+    log_every: int = Field(default=1, gt=0)
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the final checkpoint. Training keeps its weights in float32 in any case."""
     lora: LoraConfig | None = None
@@ -233,10 +233,11 @@ def train(
 
 def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, steps: int, config: SftConfig, recorder: Recorder) -> Any:
     """An SFTTrainer over rows in our order."""
-    import trl
     from datasets import Dataset
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
-    class Trainer(trl.SFTTrainer):
+    class Trainer(SFTTrainer):
         """Without the trainer's messages to its makers and its model card."""
 
         def _send_telemetry(self) -> None:
@@ -260,7 +261,7 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, s
     }
     trainer = Trainer(
         model=model,
-        args=arguments_of(trl.SFTConfig, arguments, config.trainer),
+        args=arguments_of(SFTConfig, arguments, config.trainer),
         train_dataset=data,
         processing_class=tokenizer,
         peft_config=peft_config(config.lora),
