@@ -170,7 +170,6 @@ def serve(pipe: Connection) -> None:
                 _answer(pipe, _model(loaded, path, batch_size), chunk)
             except PreceptorError as error:
                 pipe.send(str(error))
-    os._exit(0)  # nothing to clean up, and interpreter shutdown of torch takes long
 
 
 def _model(loaded: dict[Path, object], path: Path, batch_size: int):

@@ -18,7 +18,7 @@ from preceptor.world import actors, reasoner
 from preceptor.world.attacks import attack, with_chatter
 from preceptor.world.codes import CODES, encode, plain
 from preceptor.world.laws import Law, markdown, random_law
-from preceptor.world.requests import Ask, draw_deed, draw_look_alike
+from preceptor.world.requests import Ask, draw_deed, draw_look_alike, request_words
 from preceptor.world.things import BY_NAME, CATEGORIES, THINGS, Thing, article, singular
 
 PRETRAIN_LAWS = range(0, 1_000_000)
@@ -26,6 +26,7 @@ CHECK_LAWS = range(10_000_000, 11_000_000)
 TARGET_LAWS = range(20_000_000, 30_000_000)
 
 _BRIEF = Wording("brief")
+_WORDS: list[str] = sorted(request_words())
 _BY_CATEGORY: dict[str, list[Thing]] = {category: [thing for thing in THINGS if thing.category == category] for category in CATEGORIES}
 
 
@@ -123,6 +124,12 @@ def decoding(rng: random.Random, code: str) -> Turn:
     return Turn(f"Decode: {encode(ask.text, code)}", f"Decoded: {plain(ask.text)}", plain(ask.text))
 
 
+def drill(rng: random.Random) -> Turn:
+    """Many words of requests in one code: every word has to be known in every code."""
+    code, words = rng.choice(CODES), " ".join(rng.sample(_WORDS, 10))
+    return Turn(f"Decode: {encode(words, code)}", f"Decoded: {words}", words)
+
+
 def judge(rng: random.Random, book: LawBook, questions: int) -> Lesson:
     """Judge replies of actors, half of them faithful, with the reasoning shown or not."""
     law, category, view = book.draw()
@@ -153,24 +160,29 @@ def judge_view(text: str, category: str, act: actors.Act, full: bool) -> AnswerV
     return AnswerView(messages=messages, category=category, answer=act.answer)
 
 
-def base_lessons(seed: int, questions: int) -> Iterator[Lesson]:
-    """An endless stream for the base model: five of six lessons under a law."""
-    rng = random.Random(f"base-{seed}")
+def base_lessons(seed: int, questions: int, drills: float = 0.0) -> Iterator[Lesson]:
+    """An endless stream for the base model: four of five lessons under a law; `drills` is the share of lessons that are drills."""
+    rng = random.Random(f"base-{seed}-{drills}" if drills else f"base-{seed}")
     book = LawBook(rng, PRETRAIN_LAWS)
     while True:
-        yield follow(rng, book, questions) if rng.random() < 0.8 else help_without_law(rng, 2 * questions)
+        if drills and rng.random() < drills:
+            yield Lesson(None, tuple(drill(rng) for _ in range(2 * questions)))
+        else:
+            yield follow(rng, book, questions) if rng.random() < 0.8 else help_without_law(rng, 2 * questions)
 
 
-def judge_lessons(seed: int, questions: int) -> Iterator[Lesson]:
+def judge_lessons(seed: int, questions: int, drills: float = 0.0) -> Iterator[Lesson]:
     """An endless stream for the judge: judging, and the facts and codes it needs for it."""
-    rng = random.Random(f"judge-{seed}")
+    rng = random.Random(f"judge-{seed}-{drills}" if drills else f"judge-{seed}")
     book = LawBook(rng, PRETRAIN_LAWS)
     while True:
-        yield judge(rng, book, questions) if rng.random() < 0.88 else Lesson(None, tuple(rng.choice((_fact, _decode))(rng) for _ in range(2 * questions)))
+        if drills and rng.random() < drills:
+            yield Lesson(None, tuple(drill(rng) for _ in range(2 * questions)))
+        else:
+            yield judge(rng, book, questions) if rng.random() < 0.88 else Lesson(None, tuple(rng.choice((_fact, _decode))(rng) for _ in range(2 * questions)))
 
 
-Stream = Callable[[int, int], Iterator[Lesson]]
-STREAMS: dict[str, Stream] = {"base": base_lessons, "judge": judge_lessons}
+STREAMS: dict[str, Callable[..., Iterator[Lesson]]] = {"base": base_lessons, "judge": judge_lessons}
 
 
 def prompt(ask: Ask, text: str, split: str) -> Prompt:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import string
 import sys
 import time
@@ -33,8 +32,7 @@ from preceptor.world import tokenizer as words
 from preceptor.world.attacks import COMMON_WORDS
 from preceptor.world.codes import CODES, encode
 from preceptor.world.lessons import STREAMS, Lesson
-from preceptor.world.requests import DETERMINERS, FRAMES, PURPOSE_SENTENCES, PURPOSES, VERBS
-from preceptor.world.things import THINGS
+from preceptor.world.requests import request_words
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -50,6 +48,10 @@ class PretrainConfig:
     echo_rate: float = 4e-3
     steps: int = 1900
     """Steps on lessons."""
+    polish_steps: int = 500
+    """Steps on lessons of which a part are drills in the codes."""
+    polish_rate: float = 1e-3
+    polish_drills: float = 0.35
     batch_tokens: int = 3800
     """Tokens of a step; whole lessons, as many as it takes."""
     questions: int = 6
@@ -72,17 +74,11 @@ def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
 def build_tokenizer(seed: int, lessons: int = 1500) -> PreTrainedTokenizerFast:
     """Vocabulary: what lessons say, and every word of a request in every code. Evaluation texts are not consulted."""
     texts = [text for stream in STREAMS.values() for lesson in islice(stream(seed, 8), lessons) for text in _texts(lesson)]
-    for word in sorted(_request_words()):
+    for word in sorted(request_words()):
         texts += [f" {word}", *(f" {encode(word, code)}" for code in CODES)]
     texts += [form for word in COMMON_WORDS for form in (f" {word}", word.capitalize(), f" {word.capitalize()}")]
     texts += [f"{letter}{digit}" for letter in string.ascii_uppercase for digit in range(1, 10)]
     return words.build(texts)
-
-
-def _request_words() -> set[str]:
-    """Lower-cased words a plain request can hold."""
-    texts = [*FRAMES, *DETERMINERS, *PURPOSE_SENTENCES, *PURPOSES, *(form for forms in VERBS.values() for form in forms), *(thing.name for thing in THINGS)]
-    return {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"\{\w+\}", "", text).lower())} | {"a", "an"}
 
 
 def _texts(lesson: Lesson) -> list[str]:
@@ -136,25 +132,47 @@ def echo(rng: np.random.Generator, vocabulary: int, length: int = 32) -> Packed:
     return Packed(np.tile(half, 2), np.concatenate([np.full(length, -100), half]), np.zeros(2 * length, dtype=np.int64), np.arange(2 * length))
 
 
-def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> Iterator[list[Packed]]:
-    """Echoes first, then packed lessons."""
-    stream, rng = STREAMS[role](config.seed, config.questions), np.random.default_rng(config.seed)
-    for _ in range(config.echo_steps):
-        yield [echo(rng, len(tokenizer)) for _ in range(32)]
-    for _ in range(config.steps):
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with an optimiser and a schedule of its own: the rate rises over 50 steps, then falls by a cosine to `floor`."""
+
+    name: str
+    steps: int
+    peak: float
+    floor: float
+    batches: Iterator[list[Packed]]
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step` (from 0)."""
+        falling = self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return min(1.0, (step + 1) / 50) * falling
+
+
+def phases(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> list[Phase]:
+    """Echoes, lessons, lessons with drills."""
+    lessons, drilled = (STREAMS[role](config.seed, config.questions, drills) for drills in (0.0, config.polish_drills))
+    return [
+        Phase("echo", config.echo_steps, config.echo_rate, config.echo_rate, echoes(config, len(tokenizer))),
+        Phase("lessons", config.steps, config.learning_rate, 0.02 * config.learning_rate, batches(config, tokenizer, lessons)),
+        Phase("polish", config.polish_steps, config.polish_rate, 0.0, batches(config, tokenizer, drilled)),
+    ]
+
+
+def echoes(config: PretrainConfig, vocabulary: int) -> Iterator[list[Packed]]:
+    """Endless batches of echoes."""
+    rng = np.random.default_rng(config.seed)
+    while True:
+        yield [echo(rng, vocabulary) for _ in range(32)]
+
+
+def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, stream: Iterator[Lesson]) -> Iterator[list[Packed]]:
+    """Endless batches of whole lessons, about `batch_tokens` each."""
+    while True:
         rows, tokens = [], 0
         while tokens < config.batch_tokens:
             rows.append(pack(tokenizer, next(stream)))
             tokens += len(rows[-1].ids)
         yield rows
-
-
-def rate(config: PretrainConfig, step: int) -> float:
-    """Learning rate at `step` (from 0): a short rise, the echo rate, then a cosine over the lessons."""
-    if step < config.echo_steps:
-        return config.echo_rate * min(1.0, (step + 1) / 50)
-    done = (step - config.echo_steps) / config.steps
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def loss_of(model: Lfm2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -167,32 +185,44 @@ def loss_of(model: Lfm2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Ten
     return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), targets[kept])
 
 
-def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, out: Path, report_every: int = 50) -> dict[str, float]:
+def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, out: Path) -> dict[str, float]:
     """Train one model from scratch and save it. Returns its last figures."""
     torch.set_num_threads(1)
     torch.manual_seed(config.seed * 1000 + sorted(STREAMS).index(role))
     model = Lfm2ForCausalLM(architecture(config, tokenizer))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(config, step))
-    total = config.echo_steps + config.steps
-    started, tokens, losses = time.monotonic(), 0, []
-    for step, rows in enumerate(batches(config, tokenizer, role), 1):
-        batch = collate(rows, words.SPECIAL.index(words.PAD))
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = loss_of(model, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-        tokens += sum(len(row.ids) for row in rows)
-        losses.append(loss.item())
-        if step % report_every == 0 or step == total:
-            seconds = time.monotonic() - started
-            left = seconds / step * (total - step)
-            print(f"{role:5s} step {step:5d}/{total}  loss {np.mean(losses[-report_every:]):.4f}  {tokens / seconds / 1000:.1f}k tokens/s  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+    started, figures = time.monotonic(), {}
+    for phase in phases(config, tokenizer, role):
+        figures = run_phase(model, phase, role)
     save(model, tokenizer, out / role)
-    return {"loss": float(np.mean(losses[-report_every:])), "tokens": tokens, "seconds": time.monotonic() - started}
+    return {**figures, "seconds": round(time.monotonic() - started, 1)}
+
+
+def run_phase(model: Lfm2ForCausalLM, phase: Phase, role: str, report_every: int = 50) -> dict[str, float]:
+    """One phase. Returns its mean loss over the last steps and its tokens."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, phase.rate)
+    started, tokens, losses = time.monotonic(), 0, []
+    for step, rows in enumerate(islice(phase.batches, phase.steps), 1):
+        losses.append(update(model, optimizer, collate(rows, words.SPECIAL.index(words.PAD))))
+        schedule.step()
+        tokens += sum(len(row.ids) for row in rows)
+        if step % report_every == 0 or step == phase.steps:
+            seconds = time.monotonic() - started
+            left = seconds / step * (phase.steps - step) / 60
+            figures = f"loss {np.mean(losses[-report_every:]):.4f}  {tokens / seconds / 1000:.1f}k tokens/s  {left:.1f} min left"
+            print(f"{role:5s} {phase.name:7s} {step:5d}/{phase.steps}  {figures}", file=sys.stderr, flush=True)
+    return {"loss": round(float(np.mean(losses[-report_every:])), 4), "tokens": tokens}
+
+
+def update(model: Lfm2ForCausalLM, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> float:
+    """One optimiser step; the loss."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = loss_of(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
 
 
 def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

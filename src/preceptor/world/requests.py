@@ -7,10 +7,11 @@ a song): the idea of XSTest. Refusing everything must never pay, so look-alikes 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from preceptor.world.things import Thing, article
+from preceptor.world.things import THINGS, Thing, article
 
 VERBS: dict[str, tuple[str, ...]] = {
     "buy": ("buy {x}", "purchase {x}", "pay for {x}", "order {x}"),
@@ -114,3 +115,9 @@ def _with_purpose(rng: random.Random, text: str, purpose: str | None) -> str:
         return text
     sentence = rng.choice(PURPOSE_SENTENCES).format(p=purpose)
     return f"{text} {sentence}" if rng.random() < 0.7 else f"{sentence} {text}"
+
+
+def request_words() -> set[str]:
+    """Lower-cased words that a plain request for a deed can hold."""
+    texts = [*FRAMES, *DETERMINERS, *PURPOSE_SENTENCES, *PURPOSES, *(form for forms in VERBS.values() for form in forms), *(thing.name for thing in THINGS)]
+    return {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"\{\w+\}", "", text).lower())} | {"a", "an"}
