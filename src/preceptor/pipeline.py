@@ -48,6 +48,7 @@ Report = Callable[[int, int], None]
 
 def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     """Run the path up to and including `until`. What is done already is skipped; what was interrupted is resumed."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in the processes started from here
     with Run.open(run_dir) as held, progress_bars() as show, Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers:
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         bound = Bound(recipe, held, workers, show)

@@ -211,6 +211,8 @@ class Referee:
             return []
         try:
             judgements = self.reward(views)
+        except StageFailed:  # the reward itself says that the run cannot go on
+            raise
         except Exception as error:  # a judge's server may fail in any way, and none of them is worth the run
             return [_unreachable(view, error) for view in views]
         if len(judgements) != len(views):
