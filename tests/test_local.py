@@ -1,4 +1,4 @@
-# pyright: basic
+# pyright: basic, reportCallIssue=false
 """The local engine against `model.generate`, one prompt at a time: whatever it shares, reuses or drops must not show."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def ask(index: int, **sampling: object) -> Request:
     system = SYSTEMS[0] if index < 10 else SYSTEMS[3] if index == 29 else SYSTEMS[1 + index % 2]
     said = Message(role="user", content=" ".join(f"w{(5 * index + 3 * j) % 88}" for j in range(1 + (index * 7) % 11)))
     messages = (said,) if system is None else (Message(role="system", content=system), said)
-    return Request(messages, Sampling(**{"temperature": 0.0, "max_tokens": 12 + index % 9, "seed": index, **sampling}))
+    return Request(messages, Sampling(**{"temperature": 0.0, "max_tokens": 8 + index % 7, "seed": index, **sampling}))
 
 
 def reference(local: LocalModel, request: Request) -> Reply:
@@ -61,7 +61,7 @@ def references(build) -> list[Reply]:
 
 
 @pytest.mark.parametrize("build", ARCHITECTURES)
-@pytest.mark.parametrize(("batch_size", "prefix_cache"), [(1, True), (7, True), (64, True), (7, False)])
+@pytest.mark.parametrize(("batch_size", "prefix_cache"), [(7, True), (64, True), (7, False)])
 def test_greedy_is_generate(build, batch_size: int, prefix_cache: bool) -> None:
     local = LocalModel(build(), word_tokenizer(), name="tiny", batch_size=batch_size, prefix_cache=prefix_cache)
     replies = complete(local, [ask(index) for index in range(30)])
@@ -96,14 +96,14 @@ def _cold(decode, decoder, state: torch.Tensor, *, record: bool = False):
 @pytest.mark.parametrize("build", [lfm2, qwen3, sliding])
 def test_a_reply_depends_on_its_own_seed_and_not_on_its_company(build) -> None:
     kinds = [{"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}, {"temperature": 0.0}, {"temperature": 1.3, "reasoning_tokens": 5}]
-    requests = [ask(index, **kinds[index % 4]) for index in range(28)]
+    requests = [ask(index, **kinds[index % 4]) for index in range(16)]
     alone, together, reordered = (
         complete(LocalModel(build(), word_tokenizer(), name="tiny", batch_size=size), some)
-        for size, some in ((1, requests), (16, requests), (16, requests[::-1]))
+        for size, some in ((1, requests), (8, requests), (8, requests[::-1]))
     )
     assert alone == together == reordered[::-1]
-    reseeded = complete(LocalModel(build(), word_tokenizer(), name="tiny"), [ask(i, temperature=1.0, seed=i + 100) for i in range(28)])
-    assert sum(a != b for a, b in zip(together, reseeded, strict=True)) > 20
+    reseeded = complete(LocalModel(build(), word_tokenizer(), name="tiny"), [ask(i, temperature=1.0, seed=i + 100) for i in range(16)])
+    assert sum(a != b for a, b in zip(together, reseeded, strict=True)) > 10
 
 
 def test_samples_follow_the_softmax() -> None:
@@ -115,6 +115,8 @@ def test_samples_follow_the_softmax() -> None:
     assert shares[2] == 0
     narrow = draw(logits, torch.ones(4000), torch.full((4000,), 0.7), uniform, greedy=False)
     assert set(narrow.tolist()) == {1, 3}  # 0.665 + 0.245 hold 0.7 of the mass
+    level = draw(torch.zeros(2000, 200), torch.ones(2000), torch.full((2000,), 0.9), uniform[:2000], greedy=False)
+    assert (level.max(), len(level.unique())) == (179, 180)  # more than the candidates, so whole rows are sorted
     highest = draw(logits[:1], torch.ones(1), None, torch.ones(1), greedy=False)  # even a uniform rounded up to 1
     assert highest.tolist() == [3]
 
