@@ -29,19 +29,7 @@ from preceptor.markdown import Heading, Place, heading, lead_in, links, list_ite
 from preceptor.records import DISPOSITIONS, CaseExample, Clause, Disposition, Exclusion, content_id
 from preceptor.speclint import Finding, check, describe, estimate_tokens, render_findings
 
-__all__ = [
-    "Category",
-    "Finding",
-    "Spec",
-    "Style",
-    "check",
-    "describe",
-    "estimate_tokens",
-    "load",
-    "parse",
-    "read_text",
-    "render_findings",
-]
+__all__ = ["Category", "Finding", "Spec", "Style", "check", "describe", "estimate_tokens", "load", "parse", "read_text", "render_findings"]  # fmt: skip
 
 Detail = Literal["full", "rules"]
 Authority = Literal["root", "system", "developer", "user", "guideline"]
@@ -138,10 +126,9 @@ class Spec:
         Raises `SpecError` for a category the specification does not have.
         """
         if category not in self.categories:
-            known = ", ".join(self.categories)
-            raise SpecError(f"there is no category {category!r}", where=self.source, hint=f"expected one of: {known}")
+            raise SpecError(f"there is no category {category!r}", where=self.source, hint=f"expected one of: {', '.join(self.categories)}")
         routed = self.categories[category]
-        others = [other for other in self.categories.values() if other.id != category]
+        others = [other for other in self.categories.values() if other is not routed]
         lines = [*self._head(others, {**self.styles, **routed.styles}), f"Policy for {category}:"]
         if detail == "full":
             lines += [f"  In short: {_line(routed.summary)}"] if routed.summary else []
@@ -165,8 +152,13 @@ class Spec:
         return f"[{clause_id}]" if clause is None or clause.disposition is None else f"[{clause_id}: {clause.disposition}]"
 
     def _unless(self, clause: Clause) -> str:
-        cases = [_line(case.text) + (f" {self._tag(case.use)}" if case.use else "") for case in clause.exclusions]
+        cases = [_line(case.text) + (f" ({self._pointer(case.use, clause.category)})" if case.use else "") for case in clause.exclusions]
         return " unless " + " or ".join(cases) if cases else ""
+
+    def _pointer(self, clause_id: str, category: str) -> str:
+        """Within the view a bare id, so that `[T2: comply]` stands only where T2 is stated; one that leads out of it says more."""
+        clause = self.clause(clause_id)
+        return clause_id if clause is None or clause.category in (category, GENERAL) else self._tag(clause_id)[1:-1]
 
     def _rule(self, clause: Clause) -> str:
         return f"- {_line(clause.text)} {self._tag(clause.clause)}{self._unless(clause)}"

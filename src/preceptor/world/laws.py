@@ -116,8 +116,18 @@ def _with_exception(rng: random.Random, rule: Rule, others: list[Rule]) -> Rule:
 
 
 def clause_text(rule: Rule) -> str:
-    """How the clause words its scope."""
-    return f"Asking to {' or '.join(rule.intents)}" if rule.intents else "Anything else"
+    """How a clause words its scope."""
+    return f"Asking to {rule.intents[0]}"
+
+
+def default_text(law: Law, category: str) -> str:
+    """How the default words its scope: it names what is left over."""
+    return "Anything else, such as asking " + " or ".join(f"to {intent}" for intent in left_over(law, category))
+
+
+def left_over(law: Law, category: str) -> list[str]:
+    """The intents no rule of the category speaks of."""
+    return [intent for intent in INTENTS if all(intent not in rule.intents for rule in law.rules[category])]
 
 
 def style_texts(law: Law, helper: str) -> dict[Disposition, str]:
@@ -162,4 +172,4 @@ def _category_markdown(law: Law, category: str) -> list[str]:
         if rule.unless is not None:
             lines += [f"**Exclusion.** for {rule.unless}; use [{rule.instead}](#{rule.instead}).", ""]
     default = law.defaults[category]
-    return [*lines, f"### Anything else {{#{default.clause} kind=default disposition={default.disposition}}}", ""]
+    return [*lines, f"### Anything else {{#{default.clause} kind=default disposition={default.disposition}}}", "", default_text(law, category), ""]

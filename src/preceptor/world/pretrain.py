@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 
-from preceptor.models.workers import end_with
+from preceptor.models.workers import end_with, keep_memory
 from preceptor.world import tokenizer as words
 from preceptor.world.attacks import COMMON_WORDS
 from preceptor.world.codes import CODES, encode
@@ -46,12 +46,13 @@ class PretrainConfig:
     """Steps on random text said twice, before anything else: in a minute the model learns to look a thing up where it
     stood before. On lessons alone that had not begun after 300 steps."""
     echo_rate: float = 4e-3
-    steps: int = 1900
+    steps: int = 1300
     """Steps on lessons."""
-    polish_steps: int = 500
-    """Steps on lessons of which a part are drills in the codes."""
+    drills: float = 0.1
+    """Share of lessons that are drills in the codes, at first and in the last phase."""
+    polish_steps: int = 400
     polish_rate: float = 1e-3
-    polish_drills: float = 0.35
+    polish_drills: float = 0.25
     batch_tokens: int = 3800
     """Tokens of a step; whole lessons, as many as it takes."""
     questions: int = 6
@@ -65,7 +66,7 @@ def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
     """A standard LFM2 configuration, tied embeddings."""
     return Lfm2Config(
         vocab_size=len(tokenizer), hidden_size=config.width, intermediate_size=2 * config.width, num_hidden_layers=len(config.layers),
-        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=5, max_position_embeddings=2048,
+        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=9, max_position_embeddings=2048,
         block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=words.SPECIAL.index(words.PAD),
         eos_token_id=words.SPECIAL.index(words.END), bos_token_id=words.SPECIAL.index(words.END),
     )  # fmt: skip
@@ -150,7 +151,7 @@ class Phase:
 
 def phases(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> list[Phase]:
     """Echoes, lessons, lessons with drills."""
-    lessons, drilled = (STREAMS[role](config.seed, config.questions, drills) for drills in (0.0, config.polish_drills))
+    lessons, drilled = (STREAMS[role](config.seed, config.questions, drills) for drills in (config.drills, config.polish_drills))
     return [
         Phase("echo", config.echo_steps, config.echo_rate, config.echo_rate, echoes(config, len(tokenizer))),
         Phase("lessons", config.steps, config.learning_rate, 0.02 * config.learning_rate, batches(config, tokenizer, lessons)),
@@ -234,6 +235,7 @@ def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
 def main(out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: tuple[str, ...] = ("base", "judge")) -> dict[str, dict[str, float]]:
     """Rebuild the tokenizer and the checkpoints from the seed; writes `made.json` beside them."""
     config = config or PretrainConfig()
+    keep_memory()
     tokenizer = build_tokenizer(config.seed)
     with ProcessPoolExecutor(len(roles), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         jobs = {role: pool.submit(train, role, config, tokenizer, out) for role in roles}

@@ -6,7 +6,7 @@ These texts are teachers for *other* laws in context. They never speak of the ta
 from __future__ import annotations
 
 from preceptor.records import Disposition
-from preceptor.world.laws import Law, style_texts
+from preceptor.world.laws import Law, left_over, style_texts
 from preceptor.world.oracle import REFUSAL, SAFE, citation, good_body, grade, mark_for, observe
 from preceptor.world.requests import KIND_TEXTS, Ask
 from preceptor.world.things import article, singular
@@ -28,13 +28,17 @@ def application(law: Law, ask: Ask) -> str:
     if ask.kind != "deed":
         return f"{KIND_TEXTS[ask.kind]} [{clause}: comply]. {holds}"
     rule = law.rule_for(ask.thing.category, ask.intent)
-    listed = f"asking to {ask.intent}" if rule.intents else f"asking to {ask.intent} is not listed, anything else"
-    text = f"For {ask.thing.category}, {listed} [{rule.clause}: {rule.disposition}]"
+    text = f"For {ask.thing.category}, asking {_scope(law, ask)} [{rule.clause}: {rule.disposition}]"
     if rule.unless is None:
         return f"{text}. {holds}"
-    other = law.clause(ask.thing.category, str(rule.instead))
     here = f"Here the purpose is {ask.purpose}." if ask.purpose else "Here no purpose is given."
-    return f"{text} unless for {rule.unless} [{other.clause}: {other.disposition}]. {here} {holds}"
+    return f"{text} unless for {rule.unless} ({rule.instead}). {here} {holds}"
+
+
+def _scope(law: Law, ask: Ask) -> str:
+    """The words of the clause from the intent on."""
+    rest = left_over(law, ask.thing.category)
+    return " or ".join(f"to {intent}" for intent in rest[rest.index(ask.intent) :]) if ask.intent in rest else f"to {ask.intent}"
 
 
 def reasoning(law: Law | None, ask: Ask, decoded: str | None = None) -> str:
