@@ -143,7 +143,8 @@ class Recipe(Section):
         shared = {key: value for key, value in said.items() if value is not None}
         sections = {name: _model(field) for name, field in cls.model_fields.items() if name not in ("run", "spec", "models")}
         wanted = {name: model for name, model in sections.items() if model and (name in data or cls.model_fields[name].is_required())}
-        return {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in wanted.items()}}
+        filled = {**data, **{name: _filled(model, data.get(name, {}), shared) for name, model in wanted.items()}}
+        return _with_tuples(filled)
 
     @model_validator(mode="after")
     def _one_subject(self) -> Recipe:
@@ -203,6 +204,13 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _with_tuples(value: Any) -> Any:
+    """Arrays as tuples, which is what frozen settings hold: strict validation takes no list for one."""
+    if isinstance(value, Mapping):
+        return {key: _with_tuples(inner) for key, inner in value.items()}
+    return tuple(_with_tuples(inner) for inner in value) if isinstance(value, list) else value
 
 
 def _get(data: Mapping[str, Any], section: str, key: str) -> Any:
