@@ -27,6 +27,8 @@ TARGET_LAWS = range(20_000_000, 30_000_000)
 
 _BRIEF = Wording("brief")
 _WORDS: list[str] = sorted(request_words())
+_ACTOR_WEIGHTS: list[float] = [{"faithful": 8, "sloppy": 4, "confused": 2, "garbled": 2}.get(actor.__name__, 1) for actor in actors.ACTORS]
+"""Faults of style and of content are hard to see: with equal weights the judge wrote down the style it expected, not the one it read."""
 _BY_CATEGORY: dict[str, list[Thing]] = {category: [thing for thing in THINGS if thing.category == category] for category in CATEGORIES}
 
 
@@ -144,7 +146,7 @@ def judging(rng: random.Random, law: Law, category: str, view: str) -> tuple[str
     """System text, the case with its canonical judgement, and the true score (0, 1, 2)."""
     ask = draw(rng, category)
     text, decoded = present(rng, ask, coded_share=0.2, chatter_share=0.5)
-    actor = actors.faithful if rng.random() < 0.45 else rng.choice(actors.ACTORS[1:])
+    actor = rng.choices(actors.ACTORS, weights=_ACTOR_WEIGHTS)[0]
     act = actor(rng, law, ask, decoded)
     full = rng.random() < 0.5
     system, user = _BRIEF.judge(view, judge_view(text, category, act, full))

@@ -49,10 +49,9 @@ class PretrainConfig:
     steps: int = 1300
     """Steps on lessons."""
     drills: float = 0.1
-    """Share of lessons that are drills in the codes, at first and in the last phase."""
-    polish_steps: int = 400
-    polish_rate: float = 1e-3
-    polish_drills: float = 0.25
+    """Share of lessons that are drills in the codes, in the long phase."""
+    polish: tuple[tuple[int, float, float], ...] = ((400, 1e-3, 0.25), (400, 1e-3, 0.5))
+    """Further phases: steps, peak rate, share of drills."""
     batch_tokens: int = 3800
     """Tokens of a step; whole lessons, as many as it takes."""
     questions: int = 6
@@ -151,11 +150,13 @@ class Phase:
 
 def phases(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> list[Phase]:
     """Echoes, lessons, lessons with drills."""
-    lessons, drilled = (STREAMS[role](config.seed, config.questions, drills) for drills in (config.drills, config.polish_drills))
+    def lessons(drills: float) -> Iterator[list[Packed]]:
+        return batches(config, tokenizer, STREAMS[role](config.seed, config.questions, drills))
+
     return [
         Phase("echo", config.echo_steps, config.echo_rate, config.echo_rate, echoes(config, len(tokenizer))),
-        Phase("lessons", config.steps, config.learning_rate, 0.02 * config.learning_rate, batches(config, tokenizer, lessons)),
-        Phase("polish", config.polish_steps, config.polish_rate, 0.0, batches(config, tokenizer, drilled)),
+        Phase("lessons", config.steps, config.learning_rate, 0.02 * config.learning_rate, lessons(config.drills)),
+        *(Phase("polish", steps, peak, 0.0, lessons(drills)) for steps, peak, drills in config.polish),
     ]
 
 
