@@ -75,13 +75,13 @@ def present(rng: random.Random, ask: Ask, *, coded_share: float, chatter_share: 
     return (with_chatter(rng, ask.text) if rng.random() < chatter_share else ask.text), None
 
 
-def follow(rng: random.Random, book: LawBook, questions: int) -> Lesson:
+def follow(rng: random.Random, book: LawBook, questions: int, coded_share: float = 0.3) -> Lesson:
     """Answer requests under a law in context."""
     law, category, view = book.draw()
     turns = []
     for _ in range(questions):
         ask = draw(rng, category)
-        text, decoded = present(rng, ask, coded_share=0.3, chatter_share=0.5)
+        text, decoded = present(rng, ask, coded_share=coded_share, chatter_share=0.5)
         turns.append(Turn(text, reasoner.reasoning(law, ask, decoded), reasoner.answer(law, ask)))
     (system,) = _BRIEF.render("generate", policy=view)
     return Lesson(system.content, tuple(turns))
@@ -121,8 +121,8 @@ def _decode(rng: random.Random) -> Turn:
 
 
 def decoding(rng: random.Random, code: str) -> Turn:
-    """Undo an encoding or translate the second language."""
-    ask = draw(rng, rng.choice(CATEGORIES))
+    """Undo an encoding or translate the second language: of requests for deeds, as only those are ever sent in code."""
+    ask = draw_deed(rng, THINGS)
     return Turn(f"Decode: {encode(ask.text, code)}", f"Decoded: {plain(ask.text)}", plain(ask.text))
 
 

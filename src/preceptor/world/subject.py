@@ -91,14 +91,14 @@ class Subject:
 
 
 def _mixture(rng: random.Random, laws: range) -> Iterator[Lesson]:
-    """Two fifths of it follow other laws in context, the rest decodes and states facts; one question each."""
+    """Half of it follows other laws in context, mostly requests in code, the rest decodes and states facts; one question each."""
     book = lessons.LawBook(rng, laws)
     while True:
         kind = rng.random()
-        if kind < 0.4:
-            yield lessons.follow(rng, book, 1)
+        if kind < 0.5:
+            yield lessons.follow(rng, book, 1, coded_share=0.7)
         else:
-            turn = lessons.decoding(rng, rng.choice(lessons.CODES)) if kind < 0.8 else lessons.fact(rng, rng.choice(lessons.THINGS))
+            turn = lessons.decoding(rng, rng.choice(lessons.CODES)) if kind < 0.75 else lessons.fact(rng, rng.choice(lessons.THINGS))
             yield Lesson(None, (turn,))
 
 
