@@ -451,7 +451,7 @@ class _RowDump(logging.Filter):
     """TRL prints the whole row, model text included, for a sample without reward. Abstentions are counted here instead."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("All reward functions returned None")
+        return "All reward functions returned None" not in record.getMessage()
 
 
 @contextmanager

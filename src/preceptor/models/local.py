@@ -31,6 +31,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from preceptor.chat import Renderer
 from preceptor.errors import DataError
@@ -105,6 +106,7 @@ class LocalModel:
         path = checkpoint(path_or_id)
         place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         safe = {"local_files_only": True, "trust_remote_code": False}
+        logging.disable_progress_bar()  # the caller shows progress
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, **safe)
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", use_safetensors=True, **safe).eval()
