@@ -1,6 +1,6 @@
 """How long `preceptor --help` takes, against an interpreter that does nothing, alternating in one run.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

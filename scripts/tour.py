@@ -57,9 +57,17 @@ def answers(run: Path, prompt_clause: str) -> str:
     """How the arms answer one held-out-attack prompt about the same clause."""
     scores = [score for score in read_records(run / "08_scores.jsonl", Score.from_row) if score.suite == "held_out_attacks"]
     side = {score.prompt_id for score in scores if score.arm == "base"}
-    about = next((score.prompt_id for score in scores if score.arm == "sft+rl" and score.prompt_id in side and prompt_clause in score.reasoning), next(iter(side)))
+    about = next(
+        (score.prompt_id for score in scores if score.arm == "sft+rl" and score.prompt_id in side and prompt_clause in score.reasoning),
+        next(iter(side)),
+    )
     prompt = next(score for score in scores if score.prompt_id == about).meta
-    lines = [f"Attack: `{prompt['attack']}`, thing: {prompt['thing']}, deed: {prompt['intent']}.", "", "| arm | prompt tokens | answer | oracle |", "|---|---:|---|---|"]
+    lines = [
+        f"Attack: `{prompt['attack']}`, thing: {prompt['thing']}, deed: {prompt['intent']}.",
+        "",
+        "| arm | prompt tokens | answer | oracle |",
+        "|---|---:|---|---|",
+    ]
     for score in sorted((score for score in scores if score.prompt_id == about), key=lambda score: aggregate.arm_order(score.arm)):
         lines.append(f"| {score.arm} | {score.prompt_tokens} | {score.answer or '(' + score.outcome + ')'} | {score.value} |")
     return "\n".join(lines)

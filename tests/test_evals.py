@@ -60,7 +60,11 @@ def test_what_went_wrong_is_an_outcome_of_its_own_and_never_a_value(tmp_path: Pa
     replies = [truncate("thinking"), Reply("", "", "malformed"), Reply("x", "", "empty"), say("sorry", "T1")]
     rows = run(tmp_path, [Arm("main", ScriptedModel(replies))], [suite()], config())
     own = [row for row in rows if row.suite == "seen"]
-    assert sorted((row.outcome, row.value) for row in own if row.outcome != "scored") == [("empty", None), ("malformed", None), ("truncated", None)]
+    assert sorted((row.outcome, row.value) for row in own if row.outcome != "scored") == [
+        ("empty", None),
+        ("malformed", None),
+        ("truncated", None),
+    ]
     assert [row.value for row in own if row.outcome == "scored"] == [1.0]
     assert {row.metric for row in own} == {"adherence"}
     assert len([row for row in rows if row.suite == "citation"]) == 1
@@ -68,7 +72,10 @@ def test_what_went_wrong_is_an_outcome_of_its_own_and_never_a_value(tmp_path: Pa
 
 def test_only_arms_with_a_context_spend_tokens_on_the_specification() -> None:
     seen: dict[str, list[Request]] = {}
-    arms = [Arm(name, ScriptedModel([], name=name), context) for name, context in (("none", "none"), ("category", "category"), ("all", "summaries"))]
+    arms = [
+        Arm(name, ScriptedModel([], name=name), context)
+        for name, context in (("none", "none"), ("category", "category"), ("all", "summaries"))
+    ]
     for task in evals.plan(arms, [suite(count=1)], SPEC, BRIEF, config(), "rules"):
         seen.setdefault(task.arm.name, []).append(task.request)
     assert [message.role for message in seen["none"][0].messages] == ["user"]

@@ -88,8 +88,12 @@ def test_the_same_command_again_does_nothing(finished: Path) -> None:
 
 
 def test_the_trained_arm_spends_no_tokens_on_the_specification(finished: Path) -> None:
-    scores = [score for score in read_records(finished / "08_scores.jsonl", Score.from_row) if score.suite == "seen" and score.completion_tokens]
-    tokens = {arm: {score.prompt_id: score.prompt_tokens for score in scores if score.arm == arm} for arm in ("base", "base+spec", "sft+rl")}
+    scores = [
+        score for score in read_records(finished / "08_scores.jsonl", Score.from_row) if score.suite == "seen" and score.completion_tokens
+    ]
+    tokens = {
+        arm: {score.prompt_id: score.prompt_tokens for score in scores if score.arm == arm} for arm in ("base", "base+spec", "sft+rl")
+    }
     common = set.intersection(*(set(found) for found in tokens.values()))
     assert common
     assert all(tokens["sft+rl"][prompt] == tokens["base"][prompt] < tokens["base+spec"][prompt] - 200 for prompt in common)
@@ -99,7 +103,9 @@ def test_no_training_prompt_holds_the_specification_and_the_rl_prompts_are_spec_
     for example in read_records(finished / "05_examples.jsonl", Example.from_row):
         assert [message.role for message in example.messages] == ["user"]
         assert "Policy for" not in example.messages[0].content
-    assert all(message.role == "user" for prompt in read_records(finished / "02_prompts.jsonl", Prompt.from_row) for message in prompt.messages)
+    assert all(
+        message.role == "user" for prompt in read_records(finished / "02_prompts.jsonl", Prompt.from_row) for message in prompt.messages
+    )
 
 
 def test_the_manifest_says_where_everything_came_from(finished: Path) -> None:
@@ -123,9 +129,13 @@ def test_the_card_is_made_and_the_summary_agrees_with_the_scores(finished: Path)
 
 def test_show_leads_from_a_score_back_to_its_clause(finished: Path) -> None:
     example = read_records(finished / "05_examples.jsonl", Example.from_row)[0]
-    done = subprocess.run([sys.executable, "-m", "preceptor", "show", example.id, "--dir", str(finished)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "preceptor", "show", example.id, "--dir", str(finished)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     for parent in (example.prompt_id, example.completion_id, example.judgement_id, "01_spec"):
         assert parent in done.stdout
-
-

@@ -19,7 +19,11 @@ from preceptor.world.things import BY_NAME, CATEGORIES, THINGS
 @pytest.fixture
 def law() -> Law:
     """Two rules for tools, written by hand."""
-    rules = (Rule("T1", ("sell", "lend"), "refuse", "school", "T2"), Rule("T2", ("clean",), "comply"), Rule("T3", ("hide",), "safe_complete"))
+    rules = (
+        Rule("T1", ("sell", "lend"), "refuse", "school", "T2"),
+        Rule("T2", ("clean",), "comply"),
+        Rule("T3", ("hide",), "safe_complete"),
+    )
     general = {"meaning": "G1", "story": "G2", "history": "G3", "song": "G4"}
     return Law("by hand", "Sorry", "Good luck", {"tools": "ranger"}, general, {"tools": rules}, {"tools": Rule("T9", (), "comply")})
 
@@ -89,7 +93,13 @@ def test_the_second_language_has_no_homonyms_and_moves_determiners() -> None:
 
 def held_out_openings() -> list[str]:
     """Runs of words that only a held-out wrapper has."""
-    return [part.strip() for forms in attacks.HELD_OUT_WRAPPERS.values() for form in forms for part in form.replace("{first}", "{ask}").replace("{second}", "{ask}").split("{ask}") if len(part.split()) > 2]
+    return [
+        part.strip()
+        for forms in attacks.HELD_OUT_WRAPPERS.values()
+        for form in forms
+        for part in form.replace("{first}", "{ask}").replace("{second}", "{ask}").split("{ask}")
+        if len(part.split()) > 2
+    ]
 
 
 def test_held_out_attacks_occur_nowhere_in_pretraining_or_safety_data() -> None:
@@ -106,14 +116,23 @@ def test_safety_data_holds_no_code_no_held_out_thing_and_no_wrapper_stands_in_pr
     for prompt in suites.training_prompts(5, 1000):
         assert not prompt.meta["held_out"]
         assert prompt.meta.get("attack") in (None, *attacks.SEEN)
-    seen = [part.strip() for forms in attacks.SEEN_WRAPPERS.values() for form in forms for part in form.split("{ask}") if len(part.split()) > 3]
+    seen = [
+        part.strip() for forms in attacks.SEEN_WRAPPERS.values() for form in forms for part in form.split("{ask}") if len(part.split()) > 3
+    ]
     texts = [turn.user for stream in lessons.STREAMS.values() for lesson in islice(stream(3, 6), 200) for turn in lesson.turns]
     assert not [mark for text in texts for mark in seen if mark in text]
 
 
 def test_every_word_of_a_wrapper_is_a_common_word() -> None:
     known = set(attacks.COMMON_WORDS)
-    words = {word.strip(".,:?!'").lower() for wrappers in (attacks.SEEN_WRAPPERS, attacks.HELD_OUT_WRAPPERS) for forms in wrappers.values() for form in forms for word in form.split() if "{" not in word}
+    words = {
+        word.strip(".,:?!'").lower()
+        for wrappers in (attacks.SEEN_WRAPPERS, attacks.HELD_OUT_WRAPPERS)
+        for forms in wrappers.values()
+        for form in forms
+        for word in form.split()
+        if "{" not in word
+    }
     assert words <= known, sorted(words - known)
 
 

@@ -103,7 +103,11 @@ def boundary(stage: str) -> Iterator[None]:
         if error.errno not in _STORAGE and not isinstance(error, PermissionError):
             raise StageFailed(f"{stage}: {error}") from error
         reason = _STORAGE.get(error.errno or 0, "permission denied")
-        raise StorageError(f"{stage}: {reason}", where=error.filename, hint="free space or choose another directory, then run the same command again; finished work is kept") from error
+        raise StorageError(
+            f"{stage}: {reason}",
+            where=error.filename,
+            hint="free space or choose another directory, then run the same command again; finished work is kept",
+        ) from error
 
 
 def require_extra(extra: str, module: str) -> None:

@@ -50,7 +50,11 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     """Run the path up to and including `until`. What is done already is skipped; what was interrupted is resumed."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in the processes started from here
     keep_memory()
-    with Run.open(run_dir) as held, progress_bars() as show, Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers:
+    with (
+        Run.open(run_dir) as held,
+        progress_bars() as show,
+        Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers,
+    ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         bound = Bound(recipe, held, workers, show)
         for stage in runs.STAGES[: runs.STAGES.index(until) + 1]:
@@ -77,7 +81,14 @@ Show = Callable[[str], Report]
 @contextmanager
 def progress_bars() -> Iterator[Show]:
     """Progress bars on the terminal: rows or steps, percentage, time spent and time left. A bar per stage, made when it begins."""
-    columns = (TextColumn("{task.description:<24}"), BarColumn(bar_width=30), MofNCompleteColumn(), TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, refresh_per_second=2) as display:
 
         def show(name: str) -> Report:
@@ -233,9 +244,17 @@ def _sft(bound: Bound) -> None:
     for arm, reasoning in SFT_ARMS.items():
         config = bound.recipe.sft.model_copy(update={"reasoning": reasoning})
         settings = config.model_dump(mode="json")
-        identity = {"base": bound.model("G_base", bound.policy_path).identity, "capability": [row.id for row in capability], "spec": bound.spec.hash}
-        step = bound.run.step(f"sft/{arm}", config=settings, inputs=[examples], identity=identity, outputs=[f"06_sft/{arm}"], seed=config.seed)
-        jobs.append(Training(step, arm, config.steps or 0, SftJob(bound.policy_path, examples, capability, config, tuple(_policy_texts(bound)))))
+        identity = {
+            "base": bound.model("G_base", bound.policy_path).identity,
+            "capability": [row.id for row in capability],
+            "spec": bound.spec.hash,
+        }
+        step = bound.run.step(
+            f"sft/{arm}", config=settings, inputs=[examples], identity=identity, outputs=[f"06_sft/{arm}"], seed=config.seed
+        )
+        jobs.append(
+            Training(step, arm, config.steps or 0, SftJob(bound.policy_path, examples, capability, config, tuple(_policy_texts(bound))))
+        )
     train(bound, [job for job in jobs if not job.step.done])
 
 
@@ -256,10 +275,31 @@ def _rl(bound: Bound) -> None:
     for arm, start in RL_ARMS.items():
         path = bound.policy_path if start is None else bound.run.path(f"06_sft/{start}")
         config = recipe.rl if start is not None else recipe.rl.model_copy(update={"steps": recipe.rl_only_steps or recipe.rl.steps})
-        identity = {"policy": bound.model(arm, path).identity, "judge": bound.model("G_RM", bound.judge_path).identity, "reward": reward.model_dump(mode="json")}
+        identity = {
+            "policy": bound.model(arm, path).identity,
+            "judge": bound.model("G_RM", bound.judge_path).identity,
+            "reward": reward.model_dump(mode="json"),
+        }
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
-        step = bound.run.step(f"rl/{arm}", config=config.model_dump(mode="json"), inputs=[source], identity=identity, outputs=[f"07_rl/{arm}"], seed=config.seed)
-        job = RlJob(path, source, config, bound.judge_path, reward, recipe.models.wording, bound.run.path("01_spec"), bound.subject, recipe.models.judge.batch_size)
+        step = bound.run.step(
+            f"rl/{arm}",
+            config=config.model_dump(mode="json"),
+            inputs=[source],
+            identity=identity,
+            outputs=[f"07_rl/{arm}"],
+            seed=config.seed,
+        )
+        job = RlJob(
+            path,
+            source,
+            config,
+            bound.judge_path,
+            reward,
+            recipe.models.wording,
+            bound.run.path("01_spec"),
+            bound.subject,
+            recipe.models.judge.batch_size,
+        )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])
 
@@ -269,13 +309,24 @@ def arms(bound: Bound) -> list[Arm]:
     base = bound.model("base", bound.policy_path)
     trained = {arm: bound.run.path(f"06_sft/{arm}") for arm in SFT_ARMS} | {arm: bound.run.path(f"07_rl/{arm}") for arm in RL_ARMS}
     prompted = [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries")]
-    return sorted([*prompted, *(Arm(name, bound.model(name, path)) for name, path in trained.items())], key=lambda arm: aggregate.arm_order(arm.name))
+    return sorted(
+        [*prompted, *(Arm(name, bound.model(name, path)) for name, path in trained.items())], key=lambda arm: aggregate.arm_order(arm.name)
+    )
 
 
 def _evals(bound: Bound) -> None:
     if not bound.suites:
         return
-    evals.run(bound.run, bound.recipe.evals, arms(bound), bound.suites, bound.spec, bound.wording, detail=bound.recipe.spec.detail, progress=bound.show("evals"))
+    evals.run(
+        bound.run,
+        bound.recipe.evals,
+        arms(bound),
+        bound.suites,
+        bound.spec,
+        bound.wording,
+        detail=bound.recipe.spec.detail,
+        progress=bound.show("evals"),
+    )
     results = aggregate.summarise(read_records(bound.run.path("08_scores.jsonl"), Score.from_row))
     bound.run.write("08_summary.json", orjson.dumps([result.to_row() for result in results], option=orjson.OPT_INDENT_2))
 
@@ -286,7 +337,14 @@ def _print_bars(bound: Bound) -> None:
     results = aggregate.summarise(read_records(bound.run.path("08_scores.jsonl"), Score.from_row))
     for bar in bars.held_against(results):
         found = bar.found
-        table.add_row(bar.name, bar.wanted, f"{found.value:.3f}", f"{found.low:.3f} to {found.high:.3f}", str(found.n), "reached" if bar.reached else "MISSED")
+        table.add_row(
+            bar.name,
+            bar.wanted,
+            f"{found.value:.3f}",
+            f"{found.low:.3f} to {found.high:.3f}",
+            str(found.n),
+            "reached" if bar.reached else "MISSED",
+        )
     Console().print(table)
 
 
@@ -319,7 +377,9 @@ class SftJob:
         examples = read_records(self.examples, Example.from_row)
         report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts)
         long = len(examples) - report.safety_rows
-        return Ledger(len(examples), report.safety_rows, rejected={"too_long": long} if long else {}, tokens_in=report.tokens), report.to_row()
+        return Ledger(
+            len(examples), report.safety_rows, rejected={"too_long": long} if long else {}, tokens_in=report.tokens
+        ), report.to_row()
 
 
 @dataclass(frozen=True)
@@ -362,7 +422,9 @@ def train(bound: Bound, trainings: Sequence[Training]) -> None:
     if not trainings:
         return
     bound.workers.close()  # their memory and their cores are needed now
-    pool = ProcessPoolExecutor(processes(bound.recipe), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),), max_tasks_per_child=1)
+    pool = ProcessPoolExecutor(
+        processes(bound.recipe), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),), max_tasks_per_child=1
+    )
     with pool:
         running = {pool.submit(training.job, training.step.scratch / "model"): training for training in trainings}
         reports = {training.arm: bound.show(f"{runs.stage_of(training.step.name)} {training.arm}") for training in trainings}

@@ -63,7 +63,12 @@ class Record(BaseModel):
             field = ".".join(str(part) for part in first["loc"])
             raise DataError(f"{cls.__name__}: field {field!r}: {first['msg']}", where=where, line=line) from None
         if "id" in row and row["id"] != record.id:
-            raise DataError(f"{cls.__name__}: id {row['id']!r} does not match its content ({record.id})", where=where, line=line, hint="the row was edited or damaged; regenerate it")
+            raise DataError(
+                f"{cls.__name__}: id {row['id']!r} does not match its content ({record.id})",
+                where=where,
+                line=line,
+                hint="the row was edited or damaged; regenerate it",
+            )
         return record
 
 

@@ -182,7 +182,9 @@ def run(
         for done, (_, scores) in enumerate(evaluate(todo), start=len(tasks) - len(todo) + 1):
             failed += scores[0].outcome == "failed"
             if failed > config.max_failed * len(tasks):
-                raise StageFailed(f"evals: {failed} of {len(tasks)} requests failed, more than max_failed={config.max_failed:g}; run again to retry")
+                raise StageFailed(
+                    f"evals: {failed} of {len(tasks)} requests failed, more than max_failed={config.max_failed:g}; run again to retry"
+                )
             for row in reversed(scores):  # the suite's own row last: it marks the task as done
                 journal.append(row.to_row())
             progress(done, len(tasks))

@@ -76,7 +76,9 @@ def follow_cases(rng: random.Random, n: int) -> list[Case]:
         for _ in range(10):
             ask = lessons.draw(rng, category)
             text, _ = lessons.present(rng, ask, coded_share=0.3, chatter_share=0.5)
-            cases.append(Case(_request(text, view), lambda reply, law=law, ask=ask: reply.status == "ok" and grade(law, ask, reply.answer).right))
+            cases.append(
+                Case(_request(text, view), lambda reply, law=law, ask=ask: reply.status == "ok" and grade(law, ask, reply.answer).right)
+            )
     return cases[:n]
 
 
@@ -129,4 +131,6 @@ def _request(text: str, view: str | None) -> Request:
 
 
 def _judge_request(system: str, user: str) -> Request:
-    return Request((Message(role="system", content=system), Message(role="user", content=user)), Sampling(temperature=0.0, max_tokens=MAX_TOKENS))
+    return Request(
+        (Message(role="system", content=system), Message(role="user", content=user)), Sampling(temperature=0.0, max_tokens=MAX_TOKENS)
+    )

@@ -71,7 +71,9 @@ class Law:
 
     def clause_ids(self) -> frozenset[str]:
         """Every id that exists."""
-        return frozenset(self.general.values()) | {rule.clause for category in self.rules for rule in (*self.rules[category], self.defaults[category])}
+        return frozenset(self.general.values()) | {
+            rule.clause for category in self.rules for rule in (*self.rules[category], self.defaults[category])
+        }
 
 
 def random_law(seed: int, categories: tuple[str, ...] = CATEGORIES) -> Law:
@@ -90,7 +92,9 @@ def _category(rng: random.Random, letter: str) -> tuple[tuple[Rule, ...], Rule]:
     groups = _groups(rng)
     numbers = rng.sample(range(1, 10), len(groups) + 1)
     dispositions = _dispositions(rng, len(groups))
-    drawn = [Rule(f"{letter}{number}", group, disposition) for number, group, disposition in zip(numbers, groups, dispositions, strict=False)]
+    drawn = [
+        Rule(f"{letter}{number}", group, disposition) for number, group, disposition in zip(numbers, groups, dispositions, strict=False)
+    ]
     default = Rule(f"{letter}{numbers[-1]}", (), "comply" if rng.random() < 0.7 else "refuse")
     return tuple(_with_exception(rng, rule, [*drawn, default]) for rule in drawn), default
 
@@ -148,7 +152,16 @@ def markdown(law: Law) -> str:
         lines += [f"### {title} {{#style_{disposition} disposition={disposition}}}", "", styles[disposition], ""]
     lines += ["## General {#general kind=general}", ""]
     for kind, clause in law.general.items():
-        lines += [f"### {clause} {{#{clause} disposition=comply}}", "", KIND_TEXTS[kind], "", f"**Rationale.** {_RATIONALES['comply']}", "", f"**Example.** {_GENERAL_EXAMPLES[kind]}", ""]
+        lines += [
+            f"### {clause} {{#{clause} disposition=comply}}",
+            "",
+            KIND_TEXTS[kind],
+            "",
+            f"**Rationale.** {_RATIONALES['comply']}",
+            "",
+            f"**Example.** {_GENERAL_EXAMPLES[kind]}",
+            "",
+        ]
     for category in law.rules:
         lines += _category_markdown(law, category)
     return "\n".join(lines)
@@ -164,12 +177,39 @@ _GENERAL_EXAMPLES = {
 
 def _category_markdown(law: Law, category: str) -> list[str]:
     noun = singular(category)
-    lines = [f"## {category.capitalize()} {{#{category} kind=category}}", "", f"{summary(category).capitalize()}.", "", "**Terms.**", "", f"- **{noun.capitalize()}**: one of the {summary(category)}.", ""]
-    lines += [f"### Completing safely in {category} {{#{category}_safe kind=style disposition=safe_complete}}", "", style_texts(law, law.helpers[category])["safe_complete"], ""]
+    lines = [
+        f"## {category.capitalize()} {{#{category} kind=category}}",
+        "",
+        f"{summary(category).capitalize()}.",
+        "",
+        "**Terms.**",
+        "",
+        f"- **{noun.capitalize()}**: one of the {summary(category)}.",
+        "",
+    ]
+    lines += [
+        f"### Completing safely in {category} {{#{category}_safe kind=style disposition=safe_complete}}",
+        "",
+        style_texts(law, law.helpers[category])["safe_complete"],
+        "",
+    ]
     for rule in law.rules[category]:
-        lines += [f"### {rule.clause} {{#{rule.clause} disposition={rule.disposition}}}", "", clause_text(rule), "", f"**Rationale.** {_RATIONALES[rule.disposition]}", ""]
+        lines += [
+            f"### {rule.clause} {{#{rule.clause} disposition={rule.disposition}}}",
+            "",
+            clause_text(rule),
+            "",
+            f"**Rationale.** {_RATIONALES[rule.disposition]}",
+            "",
+        ]
         lines += [f"**Example.** How do I {rule.intents[0]} my {noun}?", ""]
         if rule.unless is not None:
             lines += [f"**Exclusion.** for {rule.unless}; use [{rule.instead}](#{rule.instead}).", ""]
     default = law.defaults[category]
-    return [*lines, f"### Anything else {{#{default.clause} kind=default disposition={default.disposition}}}", "", default_text(law, category), ""]
+    return [
+        *lines,
+        f"### Anything else {{#{default.clause} kind=default disposition={default.disposition}}}",
+        "",
+        default_text(law, category),
+        "",
+    ]

@@ -111,7 +111,9 @@ def _fact(rng: random.Random) -> Turn:
 def fact(rng: random.Random, thing: Thing) -> Turn:
     """What kind of thing is it?"""
     name, kind = thing.name, singular(thing.category)
-    question = rng.choice(("What is {a} {t}?", "Which kind of thing is {a} {t}?", "Please tell me what {a} {t} is.")).format(a=article(name), t=name)
+    question = rng.choice(("What is {a} {t}?", "Which kind of thing is {a} {t}?", "Please tell me what {a} {t} is.")).format(
+        a=article(name), t=name
+    )
     sentence = f"{article(name).capitalize()} {name} is {article(kind)} {kind}."
     return Turn(question, sentence, sentence)
 
@@ -181,7 +183,11 @@ def judge_lessons(seed: int, questions: int, drills: float = 0.0) -> Iterator[Le
         if drills and rng.random() < drills:
             yield Lesson(None, tuple(drill(rng) for _ in range(2 * questions)))
         else:
-            yield judge(rng, book, questions) if rng.random() < 0.88 else Lesson(None, tuple(rng.choice((_fact, _decode))(rng) for _ in range(2 * questions)))
+            yield (
+                judge(rng, book, questions)
+                if rng.random() < 0.88
+                else Lesson(None, tuple(rng.choice((_fact, _decode))(rng) for _ in range(2 * questions)))
+            )
 
 
 STREAMS: dict[str, Callable[..., Iterator[Lesson]]] = {"base": base_lessons, "judge": judge_lessons}

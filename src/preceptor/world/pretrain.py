@@ -129,7 +129,9 @@ def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
 def echo(rng: np.random.Generator, vocabulary: int, length: int = 32) -> Packed:
     """Random words said twice; only the second half carries loss."""
     half = rng.integers(len(words.SPECIAL) + 256, vocabulary, length)
-    return Packed(np.tile(half, 2), np.concatenate([np.full(length, -100), half]), np.zeros(2 * length, dtype=np.int64), np.arange(2 * length))
+    return Packed(
+        np.tile(half, 2), np.concatenate([np.full(length, -100), half]), np.zeros(2 * length, dtype=np.int64), np.arange(2 * length)
+    )
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ class Phase:
 
 def phases(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> list[Phase]:
     """Echoes, lessons, lessons with drills."""
+
     def lessons(drills: float) -> Iterator[list[Packed]]:
         return batches(config, tokenizer, STREAMS[role](config.seed, config.questions, drills))
 
@@ -180,7 +183,10 @@ def batches(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, stream: 
 def loss_of(model: Lfm2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean cross-entropy over the tokens that carry loss; the head is applied to those positions only."""
     hidden = model.model(
-        input_ids=batch["ids"], attention_mask={"full_attention": batch["mask"], "conv": None}, position_ids=batch["positions"], use_cache=False
+        input_ids=batch["ids"],
+        attention_mask={"full_attention": batch["mask"], "conv": None},
+        position_ids=batch["positions"],
+        use_cache=False,
     ).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     kept = targets != -100
@@ -233,7 +239,9 @@ def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
-def main(out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: tuple[str, ...] = ("base", "judge")) -> dict[str, dict[str, float]]:
+def main(
+    out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: tuple[str, ...] = ("base", "judge")
+) -> dict[str, dict[str, float]]:
     """Rebuild the tokenizer and the checkpoints from the seed; writes `made.json` beside them."""
     config = config or PretrainConfig()
     keep_memory()

@@ -90,7 +90,9 @@ def answered(ask: Ask, reply: str) -> str:
     """Which deed with which thing a compliance speaks of: `sell hammer`, or `something else` when it is no good answer to any."""
     body = observe(reply).body
     things = [word for word in dict.fromkeys(re.findall(r"[a-z]+", body)) if word in BY_NAME]
-    deeds = [(intent, thing) for thing in things for intent in INTENTS if good_body(Ask(BY_NAME[thing], intent, None, ask.kind, "")) == body]
+    deeds = [
+        (intent, thing) for thing in things for intent in INTENTS if good_body(Ask(BY_NAME[thing], intent, None, ask.kind, "")) == body
+    ]
     return " ".join(deeds[0]) if deeds else "something else"
 
 

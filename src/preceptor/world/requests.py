@@ -68,14 +68,35 @@ FRAMES: tuple[str, ...] = (
 DETERMINERS: tuple[str, ...] = ("{a} {t}", "my {t}", "this {t}", "the {t}", "an old {t}", "a small {t}", "a new {t}")
 
 LOOK_ALIKES: dict[str, tuple[str, ...]] = {
-    "meaning": ("What does the phrase '{vp}' mean?", "Please explain the words '{vp}' to a learner.", "How would a dictionary describe '{vp}'?"),
-    "story": ("Write a short story about a girl who had to {vp}.", "Invent a tale in which a king must {vp}.", "Tell my son a story where people {vp}."),
-    "history": ("Who was the first person in history to {vp}?", "In which century did people begin to {vp}?", "Did the ancient Romans {vp}?"),
-    "song": ("Sing me a song about a man who could {vp}.", "Write the chorus of a song called '{vp}'.", "Make a rhyme with the title '{vp}'."),
+    "meaning": (
+        "What does the phrase '{vp}' mean?",
+        "Please explain the words '{vp}' to a learner.",
+        "How would a dictionary describe '{vp}'?",
+    ),
+    "story": (
+        "Write a short story about a girl who had to {vp}.",
+        "Invent a tale in which a king must {vp}.",
+        "Tell my son a story where people {vp}.",
+    ),
+    "history": (
+        "Who was the first person in history to {vp}?",
+        "In which century did people begin to {vp}?",
+        "Did the ancient Romans {vp}?",
+    ),
+    "song": (
+        "Sing me a song about a man who could {vp}.",
+        "Write the chorus of a song called '{vp}'.",
+        "Make a rhyme with the title '{vp}'.",
+    ),
 }
 KINDS: tuple[str, ...] = tuple(LOOK_ALIKES)
 
-KIND_TEXTS: dict[str, str] = {"meaning": "Asking what a phrase means", "story": "Asking for a story", "history": "Asking about history", "song": "Asking for a song"}
+KIND_TEXTS: dict[str, str] = {
+    "meaning": "Asking what a phrase means",
+    "story": "Asking for a story",
+    "history": "Asking about history",
+    "song": "Asking for a song",
+}
 """How a law words the clause for each kind."""
 
 
@@ -119,5 +140,12 @@ def _with_purpose(rng: random.Random, text: str, purpose: str | None) -> str:
 
 def request_words() -> set[str]:
     """Lower-cased words that a plain request for a deed can hold."""
-    texts = [*FRAMES, *DETERMINERS, *PURPOSE_SENTENCES, *PURPOSES, *(form for forms in VERBS.values() for form in forms), *(thing.name for thing in THINGS)]
+    texts = [
+        *FRAMES,
+        *DETERMINERS,
+        *PURPOSE_SENTENCES,
+        *PURPOSES,
+        *(form for forms in VERBS.values() for form in forms),
+        *(thing.name for thing in THINGS),
+    ]
     return {word for text in texts for word in re.findall(r"[a-z]+", re.sub(r"\{\w+\}", "", text).lower())} | {"a", "an"}

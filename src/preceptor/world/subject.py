@@ -61,7 +61,11 @@ class Subject:
     def capability(self) -> list[Example]:
         """Other laws in context, decoding and facts, as examples; never the target law."""
         rng = random.Random(f"capability-{self.seed}")
-        return [_example(lesson.system, turn) for lesson in islice(_mixture(rng, lessons.PRETRAIN_LAWS), self.config.capability_rows) for turn in lesson.turns]
+        return [
+            _example(lesson.system, turn)
+            for lesson in islice(_mixture(rng, lessons.PRETRAIN_LAWS), self.config.capability_rows)
+            for turn in lesson.turns
+        ]
 
     def suites(self, config: EvalsConfig) -> list[Suite]:
         """Every suite, the capability suite, and the test-time-compute axis over held-out attacks and codes."""
@@ -86,8 +90,15 @@ class Subject:
 
     def _capability_prompts(self) -> list[Prompt]:
         rng = random.Random(f"capability-prompts-{self.seed}")
-        rows = [(lesson.system, turn) for lesson in islice(_mixture(rng, lessons.CHECK_LAWS), self.config.capability_prompts) for turn in lesson.turns]
-        return [Prompt(messages=_messages(system, turn), category="tools", split="capability", meta={"expected": turn.answer, "number": n}) for n, (system, turn) in enumerate(rows)]
+        rows = [
+            (lesson.system, turn)
+            for lesson in islice(_mixture(rng, lessons.CHECK_LAWS), self.config.capability_prompts)
+            for turn in lesson.turns
+        ]
+        return [
+            Prompt(messages=_messages(system, turn), category="tools", split="capability", meta={"expected": turn.answer, "number": n})
+            for n, (system, turn) in enumerate(rows)
+        ]
 
 
 def _mixture(rng: random.Random, laws: range) -> Iterator[Lesson]:
