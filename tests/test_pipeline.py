@@ -82,9 +82,17 @@ def test_a_run_that_was_never_killed_has_the_same_rows(finished: Path, tmp_path:
 
 
 def test_the_same_command_again_does_nothing(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.glob("0*")}
+    """Artefacts are not touched; the two summaries derived from them are written again, with the same content."""
+    artefacts = [*finished.glob("0*.jsonl"), *finished.glob("0[67]_*/*")]
+    before, summaries = (
+        {path: path.stat().st_mtime_ns for path in artefacts},
+        {path: path.read_bytes() for path in finished.glob("0*.json")},
+    )
     assert subprocess.run(command(finished), capture_output=True, timeout=300, check=False).returncode == 0
-    assert {path: path.stat().st_mtime_ns for path in finished.glob("0*")} == before
+    assert {path: path.stat().st_mtime_ns for path in artefacts} == before
+    assert {path: path.read_bytes() for path in summaries} == summaries
+    assert len(before) == 10
+    assert len(summaries) == 2
 
 
 def test_the_trained_arm_spends_no_tokens_on_the_specification(finished: Path) -> None:
