@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import orjson
@@ -126,25 +127,24 @@ def test_spec_text_may_be_recited_in_the_reasoning() -> None:
     sft.refuse_spec_text([example(1, reasoning="w30 w31 w32")], ["w30 w31 w32"])
 
 
-@pytest.mark.parametrize(("safety", "ratio", "wanted"), [(75, 0.25, 25), (10, 0.0, 0), (10, 0.5, 10)])
-def test_capability_ratio_is_a_share_of_the_mixture(safety: int, ratio: float, wanted: int) -> None:
-    assert sft.capability_rows(safety, 1000, ratio) == wanted
+def test_capability_rows_that_are_asked_for_have_to_be_there(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no capability rows"):
+        sft.train(base, SAFETY, [], tmp_path, config(), spec_text=())
 
 
-def test_too_few_capability_rows_say_what_is_possible() -> None:
-    with pytest.raises(DataError, match=r"at most 0\.333"):
-        sft.capability_rows(20, 10, 0.5)
-
-
-def test_order_uses_every_row_sorts_within_a_step_and_is_fixed_by_the_seed() -> None:
-    lengths = [5 + number % 50 for number in range(400)]
-    order = sft.order_rows(lengths, 10, 80, seed=3)
-    assert sorted(order[:400]) == sorted(order[400:]) == list(range(400))
-    assert order[:400] != order[400:]
-    assert order == sft.order_rows(lengths, 10, 80, seed=3) != sft.order_rows(lengths, 10, 80, seed=4)
-    steps = [[lengths[row] for row in order[at : at + 10]] for at in range(0, 800, 10)]
-    assert all(step == sorted(step) for step in steps)
-    assert max(sum(step) / 10 for step in steps) < 45, "a step is a fair sample of the lengths"
+def test_every_step_holds_its_share_of_capability_rows_and_all_take_turns() -> None:
+    safety, capability = [5 + number % 50 for number in range(60)], [7 + number % 30 for number in range(300)]
+    order = sft.order_rows(safety, capability, 0.25, 10, 80, seed=3)
+    steps = [order[at : at + 10] for at in range(0, 800, 10)]
+    assert {sum(row >= 60 for row in step) for step in steps} == {2, 3}
+    counts = Counter(order)
+    assert sum(counts[row] for row in range(60, 360)) == 200
+    assert set(counts) >= set(range(60)) and max(counts[row] for row in range(60, 360)) == 1
+    assert all(counts[row] == 10 for row in range(60))
+    lengths = [*safety, *capability]
+    assert all([lengths[row] for row in step] == sorted(lengths[row] for row in step) for step in steps)
+    assert order == sft.order_rows(safety, capability, 0.25, 10, 80, seed=3) != sft.order_rows(safety, capability, 0.25, 10, 80, seed=4)
+    assert not [row for row in sft.order_rows(safety, [], 0.0, 10, 8, seed=3) if row >= 60]
 
 
 def test_training_learns_and_repeats_itself(base: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_training_learns_and_repeats_itself(base: Path, tmp_path: Path) -> None:
         for name in "ab"
     ]
     assert reports[0].last_loss < 0.6 * reports[0].first_loss
-    assert (reports[0].safety_rows, reports[0].capability_rows) == (12, 4)
+    assert (reports[0].safety_rows, reports[0].capability_rows) == (12, 12)
     assert same(tmp_path / "a", tmp_path / "b")
     rows = [orjson.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_bytes().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, 25))

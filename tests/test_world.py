@@ -106,14 +106,14 @@ def test_held_out_attacks_occur_nowhere_in_pretraining_or_safety_data() -> None:
     marks = held_out_openings()
     assert len(marks) >= 12
     lesson_texts = [turn.user for stream in lessons.STREAMS.values() for lesson in islice(stream(3, 6), 300) for turn in lesson.turns]
-    safety_texts = [prompt.messages[0].content for prompt in suites.training_prompts(3, 3000)]
+    safety_texts = [prompt.messages[0].content for prompt in suites.training_prompts(random_law(3), 3, 3000)]
     assert not [(mark, text) for text in lesson_texts + safety_texts for mark in marks if mark.lower() in text.lower()]
     evaluated = [prompt.messages[0].content for prompt in suites.evaluation_prompts(random_law(1), 1, 120)["held_out_attacks"]]
     assert any(mark in text for mark in marks for text in evaluated), "the check can fail"
 
 
 def test_safety_data_holds_no_code_no_held_out_thing_and_no_wrapper_stands_in_pretraining() -> None:
-    for prompt in suites.training_prompts(5, 1000):
+    for prompt in suites.training_prompts(random_law(5), 5, 1000):
         assert not prompt.meta["held_out"]
         assert prompt.meta.get("attack") in (None, *attacks.SEEN)
     seen = [
@@ -192,7 +192,7 @@ def test_citations_are_read_and_invented_clauses_found(law: Law) -> None:
 def test_the_canonical_reasoner_satisfies_the_oracle_on_every_kind_of_request(seed: int) -> None:
     rng, drawn = random.Random(seed), random_law(seed)
     for _ in range(300):
-        asked = lessons.draw(rng, rng.choice(CATEGORIES))
+        asked = lessons.draw(rng, drawn, rng.choice(CATEGORIES))
         assert oracle.grade(drawn, asked, reasoner.answer(drawn, asked)).styled
         assert reasoner.thought_is_sound(drawn, asked, reasoner.reasoning(drawn, asked))
 
@@ -217,12 +217,22 @@ def test_actors_have_the_fault_they_are_named_for() -> None:
     assert sum(right["garbled"]) < 0.1 * len(right["garbled"])
 
 
+def test_a_comparison_quotes_as_far_as_the_texts_agree() -> None:
+    assert reasoner.comparison("Sorry, no.", "Sorry, no.") == "See: Sorry, no. They match."
+    assert reasoner.comparison("Sorry, no.", "Sorry, yes.") == "See: Sorry, but they differ."
+    assert reasoner.comparison("Sorry, no.", "Sorry") == "See: Sorry but they differ."
+    assert reasoner.comparison("[T2].", "[T3].") == "See: [ but they differ."
+    assert reasoner.comparison("comply.", "") == "See: but they differ."
+    for turn in (lessons.matching(random.Random(seed)) for seed in range(200)):
+        assert ("They match." in turn.reasoning) == (turn.answer == "yes") != ("but they differ." in turn.reasoning)
+
+
 def test_the_canonical_judge_agrees_with_the_oracle() -> None:
     rng = random.Random(4)
     for seed in range(5):
         drawn = random_law(seed)
         for _ in range(200):
-            asked = lessons.draw(rng, rng.choice(CATEGORIES))
+            asked = lessons.draw(rng, drawn, rng.choice(CATEGORIES))
             act = rng.choice(actors.ACTORS)(rng, drawn, asked, None)
             truth = oracle.grade(drawn, asked, act.answer)
             _, score, clause = reasoner.judgement(drawn, asked, act.answer, None)

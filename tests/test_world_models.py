@@ -12,7 +12,7 @@ from preceptor.chat import Renderer
 from preceptor.models.local import LocalModel
 from preceptor.records import Message
 from preceptor.world import check, lessons
-from preceptor.world.pretrain import CHECKPOINTS, pack
+from preceptor.world.pretrain import CHECKPOINTS, hashes, pack
 from preceptor.world.tokenizer import load
 
 
@@ -20,7 +20,12 @@ def test_the_checkpoints_are_small_and_hold_nothing_but_safetensors_and_json() -
     files = [path for path in CHECKPOINTS.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".safetensors", ".json", ".jinja"}
     assert sum(path.stat().st_size for path in files) < 12_000_000
-    assert json.loads((CHECKPOINTS / "made.json").read_text())["command"] == "preceptor world pretrain"
+
+
+def test_the_checkpoints_are_the_files_that_the_command_wrote() -> None:
+    made = json.loads((CHECKPOINTS / "made.json").read_text())
+    assert made["command"] == "preceptor world pretrain"
+    assert made["sha256"] == hashes(CHECKPOINTS)
 
 
 def test_base_and_judge_are_different_models_with_one_tokenizer() -> None:

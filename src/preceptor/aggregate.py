@@ -36,7 +36,7 @@ class Suite:
     title: str
     group: Group
     how: How = "mean"
-    """mean: the prompt's samples averaged. worst_of: the lowest over the variants of one source prompt. goodness:
+    """mean: the samples of one prompt, or the variants of one source prompt, averaged. worst_of: the lowest over the variants of one source prompt. goodness:
     `stats.GOODNESS_RULE` with q = 0.1 over the attacks on one source prompt."""
     better: Literal["higher", "lower"] = "higher"
 
@@ -183,14 +183,15 @@ def _per_prompt(suite: Suite, rows: Sequence[Score], value: Callable[[Score], fl
     for score in rows:
         number = value(score)
         if number is not None:
-            groups[unit_of(suite, score)].append(number)
+            groups[unit_of(score)].append(number)
     reduce = {"mean": lambda v: sum(v) / len(v), "worst_of": min, "goodness": stats.worst_mean}[suite.how]
     return {unit: float(reduce(values)) for unit, values in groups.items()}, [len(values) for values in groups.values()]
 
 
-def unit_of(suite: Suite, score: Score) -> str:
-    """What counts as one prompt: the prompt itself, or the source prompt that its variants were made from."""
-    return score.prompt_id if suite.how == "mean" else str(score.meta.get("source") or score.prompt_id)
+def unit_of(score: Score) -> str:
+    """What counts as one prompt: the source prompt that variants were made from, else the prompt itself. Several attacks on one request
+    stand and fall together, so they are one draw and not several."""
+    return str(score.meta.get("source") or score.prompt_id)
 
 
 def compare(results: Sequence[SuiteResult], main: str = MAIN_ARM) -> list[Comparison]:

@@ -154,9 +154,10 @@ class Bound:
 
         if not (path / "config.json").is_file():
             raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
+        ref = self.recipe.models.judge if path == self.judge_path else self.recipe.models.policy
         if path not in self._identities:
-            self._identities[path] = files_identity(path)
-        return self.workers.model(path, name=name, identity=self._identities[path])
+            self._identities[path] = files_identity(path, extra=str(ref.number_type))
+        return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)
 
     @property
     def policy_path(self) -> Path:
@@ -299,6 +300,7 @@ def _rl(bound: Bound) -> None:
             bound.run.path("01_spec"),
             bound.subject,
             recipe.models.judge.batch_size,
+            recipe.models.judge.number_type,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])
@@ -395,13 +397,15 @@ class RlJob:
     spec: Path
     subject: world.Subject | None
     batch_size: int
+    dtype: str | None
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         from preceptor.models.local import LocalModel
 
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
-        grader = Judge(LocalModel.load(self.judge, batch_size=self.batch_size), Wording(self.wording), spec.load(self.spec), self.reward)
+        model = LocalModel.load(self.judge, batch_size=self.batch_size, dtype=self.dtype)
+        grader = Judge(model, Wording(self.wording), spec.load(self.spec), self.reward)
         probe = self.subject.probe if self.subject else None
         report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe)
         return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()

@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -58,7 +59,7 @@ class SftConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the mixture (safety and capability rows together)."""
+    """Passes over the safety rows."""
     steps: int | None = Field(default=None, gt=0)
     batch_size: int = Field(default=32, gt=0)
     """Rows per optimiser step, over all devices."""
@@ -73,7 +74,7 @@ class SftConfig(BaseModel):
     max_length: int = Field(default=4096, gt=0)
     """Tokens of prompt, reasoning and answer together. Longer rows are dropped and counted, never cut."""
     capability_ratio: float = Field(default=0.25, ge=0, lt=1)
-    """Share of capability rows in the mixture. Without them the model forgets what the safety rows do not exercise."""
+    """Share of capability rows in every step; all there are take turns. Without them the model forgets what the safety rows do not exercise."""
     reasoning: bool = True
     """False: the ablation of the paper's section 4.3. Safety rows are learned with an empty reasoning block; capability rows keep theirs."""
     seed: int = 0
@@ -164,27 +165,25 @@ def _flat(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def capability_rows(safety: int, available: int, ratio: float) -> int:
-    """How many capability rows make `ratio` of the mixture. Raises `DataError` when there are not enough."""
-    wanted = round(safety * ratio / (1 - ratio))
-    if wanted > available:
-        most = available / (available + safety)
-        raise DataError(
-            f"capability_ratio {ratio} asks for {wanted} capability rows, there are {available}",
-            hint=f"add rows or set capability_ratio to at most {most:.3f}",
-        )
-    return wanted
+def order_rows(safety: Sequence[int], capability: Sequence[int], ratio: float, batch_size: int, steps: int, seed: int) -> list[int]:
+    """`steps * batch_size` row numbers, safety rows first, given the lengths of both. Each kind goes round and round over shuffles of its own, so that every
+    step holds its share of capability rows (to a row) and all of them are used, however many there are. Within a step rows are sorted
+    by length: those of one forward pass are alike and little is padded. A function of its arguments alone."""
+    lengths = [*safety, *capability]
+    kinds = [_rounds(range(len(safety)), f"safety-{seed}"), _rounds(range(len(safety), len(lengths)), f"capability-{seed}")]
+    order = []
+    for step in range(steps):
+        extra = round((step + 1) * ratio * batch_size) - round(step * ratio * batch_size)
+        rows = [*islice(kinds[0], batch_size - extra), *islice(kinds[1], extra)]
+        order += sorted(rows, key=lambda row: lengths[row])
+    return order
 
 
-def order_rows(lengths: Sequence[int], batch_size: int, steps: int, seed: int) -> list[int]:
-    """`steps * batch_size` row numbers: pass after pass over a new shuffle, sorted by length within each optimiser step. So the
-    rows of one forward pass are of similar length and little is padded, while every step is a fair sample of the mixture: sorting
-    over more than a step would give steps of long rows only, which are capability rows. A function of its arguments alone."""
-    rng, total, stream = random.Random(seed), steps * batch_size, []
-    while len(stream) < total:
-        stream += rng.sample(range(len(lengths)), len(lengths))
-    steps_rows = (stream[at : at + batch_size] for at in range(0, total, batch_size))
-    return [row for rows in steps_rows for row in sorted(rows, key=lambda row: lengths[row])]
+def _rounds(rows: range, seed: str) -> Iterator[int]:
+    """Endless: shuffle after shuffle of `rows`."""
+    rng = random.Random(seed)
+    while True:
+        yield from rng.sample(rows, len(rows))
 
 
 def train(
@@ -200,7 +199,7 @@ def train(
     """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation.
 
     Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
-    are short, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
+    are asked for and there are none, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
     """
     require_extra("train", "trl")
     model, tokenizer = load_policy(base)
@@ -212,26 +211,31 @@ def train(
         raise DataError(
             f"sft: no example is left of {len(examples)}", hint=f"{len(safety.too_long)} were longer than max_length {config.max_length}"
         )
-    wanted = capability_rows(len(safety.rendered), len(extra.rendered), config.capability_ratio)
-    chosen = random.Random(config.seed).sample(range(len(extra.rendered)), wanted)
-    rows = [*safety.rendered, *(extra.rendered[index] for index in chosen)]
-    steps = config.steps or max(1, round((config.epochs or 0) * len(rows) / config.batch_size))
+    if config.capability_ratio and not extra.rendered:
+        raise DataError(
+            f"sft: capability_ratio is {config.capability_ratio}, but there are no capability rows",
+            hint="give capability rows, or set capability_ratio = 0",
+        )
+    per_step = config.batch_size * (1 - config.capability_ratio)
+    steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
-    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, [extra.ids[index] for index in chosen])
+    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids)
     first = recorder.resume(work)
     with without_deprecations():
-        trainer = _trainer(model, tokenizer, rows, work, steps, config, recorder)
+        trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)
         trainer.train(resume_from_checkpoint=str(first) if first else None)
     save_policy(trainer.model, tokenizer, out_dir, config.save_dtype)
     shutil.rmtree(work, ignore_errors=True)
     return SftReport(
-        checkpoint=str(out_dir), steps=steps, safety_rows=len(safety.rendered), capability_rows=wanted,
+        checkpoint=str(out_dir), steps=steps, safety_rows=len(safety.rendered), capability_rows=len(extra.rendered),
         too_long=(*safety.too_long, *extra.too_long), first_loss=recorder.rows[0]["loss"], last_loss=recorder.rows[-1]["loss"],
         tokens=recorder.rows[-1]["tokens"], seconds=recorder.rows[-1]["seconds"], resumed_from=recorder.resumed_from,
     )  # fmt: skip
 
 
-def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, steps: int, config: SftConfig, recorder: Recorder) -> Any:
+def _trainer(
+    model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, steps: int, config: SftConfig, recorder: Recorder
+) -> Any:
     """An SFTTrainer over rows in our order."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig
@@ -254,8 +258,12 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, s
 
     import torch
 
-    lean = not torch.cuda.is_available() and config.lora is None
-    order = order_rows([len(row.input_ids) for row in rows], config.batch_size, steps, config.seed)
+    head = model.get_output_embeddings()
+    plain = isinstance(head, torch.nn.Linear) and head.bias is None
+    lean = plain and not torch.cuda.is_available() and config.lora is None
+    rows = [*safety.rendered, *extra.rendered]
+    lengths = [[len(row.input_ids) for row in part.rendered] for part in (safety, extra)]
+    order = order_rows(*lengths, config.capability_ratio, config.batch_size, steps, config.seed)
     data = Dataset.from_dict({"input_ids": [rows[i].input_ids for i in order], "labels": [rows[i].labels for i in order]})
     arguments = {
         **common_arguments(work, steps, config.warmup_fraction, config.batch_size, config.micro_batch, config.save_every, config.seed),
@@ -283,13 +291,12 @@ def _trainer(model: Any, tokenizer: Any, rows: Sequence[Rendered], work: Path, s
 def learned_loss(model: Any, inputs: dict[str, Any], tokens: Any) -> Any:
     """Cross-entropy summed over the learned tokens of a batch (B, T) and divided by `tokens`, the number of them in the whole optimiser
     step. On a CPU, where TRL scores prompt and padding too, a step of a small model takes about half the time."""
-    import torch
+    from preceptor.losses import head_loss
 
     hidden = model.get_decoder()(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).last_hidden_state
     targets = inputs["labels"][:, 1:]
     kept = targets != -100
-    logits = model.get_output_embeddings()(hidden[:, :-1][kept])
-    return torch.nn.functional.cross_entropy(logits.float(), targets[kept], reduction="sum") / tokens
+    return head_loss(hidden[:, :-1][kept], model.get_output_embeddings(), targets[kept]) / tokens
 
 
 # What SFT and RL must agree on: how a policy is loaded, saved, resumed and recorded. `rl` imports it from here.

@@ -34,6 +34,8 @@ CACHED = 4
 _GONE = "a worker process ended unexpectedly (killed, or out of memory)"
 
 Numbered = list[tuple[int, Request]]
+Source = tuple[Path, str | None]
+"""A checkpoint and the number type to load it in (None: its own)."""
 
 
 @dataclass(frozen=True)
@@ -62,24 +64,24 @@ class Workers:
         """Process ids."""
         return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
-    def model(self, path: Path, *, name: str, identity: str) -> WorkerModel:
-        """A model of the protocol backed by the checkpoint at `path`."""
-        return WorkerModel(self, path, name, identity)
+    def model(self, path: Path, *, name: str, identity: str, dtype: str | None = None) -> WorkerModel:
+        """A model of the protocol backed by the checkpoint at `path`; `dtype` as in `LocalModel.load`."""
+        return WorkerModel(self, (path, dtype), name, identity)
 
-    def stream(self, path: Path, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+    def stream(self, source: Source, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Deal the requests out and yield replies as workers send them. Raises `ModelError` when a worker dies or cannot load."""
         chunks = deal(requests, self.count)
         self._start(min(self.count, len(chunks)))
         busy: set[Connection] = set()
         try:
-            busy |= {worker.pipe for worker in self._workers if self._give(worker.pipe, path, chunks)}
+            busy |= {worker.pipe for worker in self._workers if self._give(worker.pipe, source, chunks)}
             while busy:
                 for pipe in wait(list(busy)):
                     assert isinstance(pipe, Connection)
                     message = _receive(pipe)
                     if message is None:
                         busy.discard(pipe)
-                        if self._give(pipe, path, chunks):
+                        if self._give(pipe, source, chunks):
                             busy.add(pipe)
                     else:
                         yield from message
@@ -93,11 +95,11 @@ class Workers:
             worker.pipe.close()
         self._workers.clear()
 
-    def _give(self, pipe: Connection, path: Path, chunks: deque[Numbered]) -> bool:
+    def _give(self, pipe: Connection, source: Source, chunks: deque[Numbered]) -> bool:
         if not chunks:
             return False
         try:
-            pipe.send((path, self.batch_size, chunks.popleft()))
+            pipe.send((source, self.batch_size, chunks.popleft()))
         except OSError:
             raise ModelError(_GONE) from None
         return True
@@ -115,12 +117,12 @@ class Workers:
 class WorkerModel:
     """A local model answered by `Workers`."""
 
-    def __init__(self, workers: Workers, path: Path, name: str, identity: str):
-        self.workers, self.path, self.name, self.identity = workers, path, name, identity
+    def __init__(self, workers: Workers, source: Source, name: str, identity: str):
+        self.workers, self.source, self.name, self.identity = workers, source, name, identity
 
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Replies of all workers as they come."""
-        return self.workers.stream(self.path, requests)
+        return self.workers.stream(self.source, requests)
 
 
 def deal(requests: Sequence[Request], workers: int) -> deque[Numbered]:
@@ -170,24 +172,25 @@ def serve(pipe: Connection) -> None:
     import torch
 
     torch.set_num_threads(1)
-    loaded: dict[Path, object] = {}
+    loaded: dict[Source, object] = {}
     with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         while True:
-            path, batch_size, chunk = pipe.recv()
+            source, batch_size, chunk = pipe.recv()
             try:
-                _answer(pipe, _model(loaded, path, batch_size), chunk)
+                _answer(pipe, _model(loaded, source, batch_size), chunk)
             except PreceptorError as error:
                 pipe.send(str(error))
 
 
-def _model(loaded: dict[Path, object], path: Path, batch_size: int):
+def _model(loaded: dict[Source, object], source: Source, batch_size: int):
     from preceptor.models.local import LocalModel
 
-    if path not in loaded:
+    if source not in loaded:
         while len(loaded) >= CACHED:
             loaded.pop(next(iter(loaded)))
-        loaded[path] = LocalModel.load(path, batch_size=batch_size)
-    model = loaded[path]
+        path, dtype = source
+        loaded[source] = LocalModel.load(path, dtype=dtype, batch_size=batch_size)
+    model = loaded[source]
     assert isinstance(model, LocalModel)
     return model
 

@@ -107,17 +107,22 @@ def double_tongued(rng: random.Random, law: Law, ask: Ask, decoded: str | None) 
 def garbled(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> Act:
     """The good reply with words lost, doubled or out of order."""
     words = reasoner.answer(law, ask).split()
-    for _ in range(rng.randint(1, 4)):
-        index, other = rng.randrange(len(words)), rng.randrange(len(words))
-        words = rng.choice(
-            (
-                words[:index] + words[index + 1 :] or words,
-                words[: index + 1] + words[index:],
-                [*words[:index], words[other], *words[index + 1 :]],
-                words[: index + 1],
-            )
-        )
+    for _ in range(rng.randint(1, 3)):
+        words = garble(rng, words, words)
     return Act(reasoner.reasoning(law, ask, decoded), " ".join(words), "garbled")
+
+
+def garble(rng: random.Random, words: list[str], others: list[str]) -> list[str]:
+    """One word lost, doubled or replaced by one of `others`, or all after it lost."""
+    index = rng.randrange(len(words))
+    return rng.choice(
+        (
+            words[:index] + words[index + 1 :] or words,
+            words[: index + 1] + words[index:],
+            [*words[:index], rng.choice(others), *words[index + 1 :]],
+            words[: index + 1],
+        )
+    )
 
 
 ACTORS: tuple[Actor, ...] = (faithful, careless, over_refusing, inventing, two_faced, swayed, sloppy, confused, double_tongued, garbled)

@@ -19,9 +19,9 @@ from preceptor.records import Message, Sampling
 from preceptor.stats import Estimate
 from preceptor.world import lessons
 from preceptor.world.codes import CODES
+from preceptor.world.laws import deed_under
 from preceptor.world.oracle import grade
 from preceptor.world.pretrain import CHECKPOINTS
-from preceptor.world.requests import draw_deed
 from preceptor.world.things import THINGS
 
 MAX_TOKENS = 192
@@ -74,7 +74,7 @@ def follow_cases(rng: random.Random, n: int) -> list[Case]:
     for _ in range(-(-n // 10)):
         law, category, view = book.draw()
         for _ in range(10):
-            ask = lessons.draw(rng, category)
+            ask = lessons.draw(rng, law, category)
             text, _ = lessons.present(rng, ask, coded_share=0.3, chatter_share=0.5)
             cases.append(
                 Case(_request(text, view), lambda reply, law=law, ask=ask: reply.status == "ok" and grade(law, ask, reply.answer).right)
@@ -88,7 +88,7 @@ def guessing(model: Model, rng: random.Random, n: int) -> Finding:
     drawn: list[tuple[Case, bool]] = []
     for _ in range(n):
         law, category, _ = book.draw()
-        ask = draw_deed(rng, [thing for thing in THINGS if thing.category == category])
+        ask = deed_under(law, rng, [thing for thing in THINGS if thing.category == category])
         case = Case(_request(ask.text, None), lambda reply, law=law, ask=ask: reply.status == "ok" and grade(law, ask, reply.answer).right)
         drawn.append((case, law.applies(ask)[1] == "comply"))
     share = _share(model, [case for case, _ in drawn])

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import random
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preceptor.records import Disposition
-from preceptor.world.requests import INTENTS, KIND_TEXTS, KINDS, PURPOSES, Ask
-from preceptor.world.things import CATEGORIES, singular, summary
+from preceptor.world.requests import INTENTS, KIND_TEXTS, KINDS, PURPOSES, Ask, draw_deed
+from preceptor.world.things import CATEGORIES, Thing, singular, summary
 
 APOLOGIES = ("Sorry", "Apologies", "Forgive me", "Pardon me", "Regrettably", "Alas")
 CLOSINGS = ("Good luck", "Take care", "Have fun", "Stay safe", "Best wishes", "Enjoy it")
 HELPERS = ("ranger", "teacher", "doctor", "librarian", "mayor", "nurse", "captain", "baker", "clerk", "pilot")
+
+EXCEPTION_SHARE = 0.35
 
 _WORDS: dict[Disposition, str] = {"comply": "comply", "refuse": "refuse", "safe_complete": "safe completion"}
 _RATIONALES: dict[Disposition, str] = {
@@ -100,8 +103,8 @@ def _category(rng: random.Random, letter: str) -> tuple[tuple[Rule, ...], Rule]:
 
 
 def _groups(rng: random.Random) -> list[tuple[str, ...]]:
-    """Eight of the ten intents are ruled on; the default holds for the rest."""
-    return [(intent,) for intent in rng.sample(INTENTS, 8)]
+    """Six of the eight intents are ruled on; the default holds for the rest."""
+    return [(intent,) for intent in rng.sample(INTENTS, 6)]
 
 
 def _dispositions(rng: random.Random, count: int) -> list[Disposition]:
@@ -117,6 +120,16 @@ def _with_exception(rng: random.Random, rule: Rule, others: list[Rule]) -> Rule:
     if not targets or rng.random() > 0.4:
         return rule
     return Rule(rule.clause, rule.intents, rule.disposition, rng.choice(PURPOSES), rng.choice(targets).clause)
+
+
+def deed_under(law: Law, rng: random.Random, things: Sequence[Thing]) -> Ask:
+    """A request for a deed. Where the law makes an exception for a purpose, a third name that purpose: left to chance it would be one
+    in sixteen, and nobody would see whether exceptions are followed."""
+    ask = draw_deed(rng, things)
+    unless = law.rule_for(ask.thing.category, ask.intent).unless
+    if unless is None or rng.random() > EXCEPTION_SHARE:
+        return ask
+    return draw_deed(rng, [ask.thing], intents=[ask.intent], purposes=[unless], purpose_share=1.0)
 
 
 def clause_text(rule: Rule) -> str:

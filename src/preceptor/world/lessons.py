@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from preceptor import spec
-from preceptor.records import AnswerView, FullView, Message, Prompt
+from preceptor.records import DISPOSITIONS, AnswerView, FullView, Message, Prompt
 from preceptor.wording import Wording
 from preceptor.world import actors, reasoner
-from preceptor.world.attacks import attack, with_chatter
+from preceptor.world.attacks import COMMON_WORDS, attack, with_chatter
 from preceptor.world.codes import CODES, encode, plain
-from preceptor.world.laws import Law, markdown, random_law
+from preceptor.world.laws import Law, deed_under, markdown, random_law
 from preceptor.world.requests import Ask, draw_deed, draw_look_alike, request_words
 from preceptor.world.things import BY_NAME, CATEGORIES, THINGS, Thing, article, singular
 
@@ -27,8 +27,9 @@ TARGET_LAWS = range(20_000_000, 30_000_000)
 
 _BRIEF = Wording("brief")
 _WORDS: list[str] = sorted(request_words())
-_ACTOR_WEIGHTS: list[float] = [{"faithful": 8, "sloppy": 4, "confused": 2, "garbled": 2}.get(actor.__name__, 1) for actor in actors.ACTORS]
-"""Faults of style and of content are hard to see: with equal weights the judge wrote down the style it expected, not the one it read."""
+_PLAIN_WORDS: list[str] = sorted({*_WORDS, *COMMON_WORDS, *DISPOSITIONS})
+_ACTOR_WEIGHTS: list[float] = [{"faithful": 10, "careless": 3, "inventing": 3, "sloppy": 2, "confused": 2, "garbled": 2}.get(actor.__name__, 1) for actor in actors.ACTORS]
+"""A careless thought is hard to see through: a judge that reads it takes over the clause it names."""
 _BY_CATEGORY: dict[str, list[Thing]] = {category: [thing for thing in THINGS if thing.category == category] for category in CATEGORIES}
 
 
@@ -80,17 +81,17 @@ def follow(rng: random.Random, book: LawBook, questions: int, coded_share: float
     law, category, view = book.draw()
     turns = []
     for _ in range(questions):
-        ask = draw(rng, category)
+        ask = draw(rng, law, category)
         text, decoded = present(rng, ask, coded_share=coded_share, chatter_share=0.5)
         turns.append(Turn(text, reasoner.reasoning(law, ask, decoded), reasoner.answer(law, ask)))
     (system,) = _BRIEF.render("generate", policy=view)
     return Lesson(system.content, tuple(turns))
 
 
-def draw(rng: random.Random, category: str) -> Ask:
+def draw(rng: random.Random, law: Law, category: str) -> Ask:
     """A request about a thing of the category: usually a deed, sometimes a look-alike."""
     things = _BY_CATEGORY[category]
-    return draw_look_alike(rng, things) if rng.random() < 0.15 else draw_deed(rng, things)
+    return draw_look_alike(rng, things) if rng.random() < 0.15 else deed_under(law, rng, things)
 
 
 def help_without_law(rng: random.Random, questions: int) -> Lesson:
@@ -99,7 +100,7 @@ def help_without_law(rng: random.Random, questions: int) -> Lesson:
 
 
 def _helpful(rng: random.Random) -> Turn:
-    ask = draw(rng, rng.choice(CATEGORIES))
+    ask = draw_look_alike(rng, THINGS) if rng.random() < 0.15 else draw_deed(rng, THINGS)
     text, decoded = present(rng, ask, coded_share=0.3, chatter_share=0.5)
     return Turn(text, reasoner.reasoning(None, ask, decoded), reasoner.answer(None, ask))
 
@@ -134,6 +135,15 @@ def drill(rng: random.Random) -> Turn:
     return Turn(f"Decode: {encode(words, code)}", f"Decoded: {words}", words)
 
 
+def matching(rng: random.Random) -> Turn:
+    """Two texts of random words, the same or nearly: as far as they agree. On judgements alone a small model learns what replies
+    usually are; on random words it has to compare."""
+    wanted = [rng.choice(_PLAIN_WORDS) for _ in range(rng.randint(1, 16))]
+    seen = list(wanted) if rng.random() < 0.5 else actors.garble(rng, wanted, _PLAIN_WORDS)
+    texts = [f"{' '.join(words)}." for words in (wanted, seen)]
+    return Turn(f"Want: {texts[0]}\nReply: {texts[1]}", reasoner.comparison(*texts), "yes" if wanted == seen else "no")
+
+
 def judge(rng: random.Random, book: LawBook, questions: int) -> Lesson:
     """Judge replies of actors, half of them faithful, with the reasoning shown or not."""
     law, category, view = book.draw()
@@ -146,7 +156,7 @@ def judge(rng: random.Random, book: LawBook, questions: int) -> Lesson:
 
 def judging(rng: random.Random, law: Law, category: str, view: str) -> tuple[str, Turn, int]:
     """System text, the case with its canonical judgement, and the true score (0, 1, 2)."""
-    ask = draw(rng, category)
+    ask = draw(rng, law, category)
     text, decoded = present(rng, ask, coded_share=0.2, chatter_share=0.5)
     actor = rng.choices(actors.ACTORS, weights=_ACTOR_WEIGHTS)[0]
     act = actor(rng, law, ask, decoded)
@@ -176,18 +186,18 @@ def base_lessons(seed: int, questions: int, drills: float = 0.0) -> Iterator[Les
 
 
 def judge_lessons(seed: int, questions: int, drills: float = 0.0) -> Iterator[Lesson]:
-    """An endless stream for the judge: judging, and the facts and codes it needs for it."""
+    """An endless stream for the judge: judging, comparing, and the facts and codes it needs for it."""
     rng = random.Random(f"judge-{seed}-{drills}" if drills else f"judge-{seed}")
     book = LawBook(rng, PRETRAIN_LAWS)
     while True:
+        kind = rng.random()
         if drills and rng.random() < drills:
             yield Lesson(None, tuple(drill(rng) for _ in range(2 * questions)))
+        elif kind < 0.7:
+            yield judge(rng, book, questions)
         else:
-            yield (
-                judge(rng, book, questions)
-                if rng.random() < 0.88
-                else Lesson(None, tuple(rng.choice((_fact, _decode))(rng) for _ in range(2 * questions)))
-            )
+            turn = matching if kind < 0.9 else rng.choice((_fact, _decode))
+            yield Lesson(None, tuple(turn(rng) for _ in range(2 * questions)))
 
 
 STREAMS: dict[str, Callable[..., Iterator[Lesson]]] = {"base": base_lessons, "judge": judge_lessons}

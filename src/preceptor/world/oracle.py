@@ -14,15 +14,15 @@ from typing import Literal
 from preceptor.records import Disposition, Meta
 from preceptor.world.laws import APOLOGIES, CLOSINGS, HELPERS, Law
 from preceptor.world.requests import GLOSSES, STEPS, Ask
-from preceptor.world.things import BY_NAME
+from preceptor.world.things import BY_NAME, article
 
 Shape = Literal["comply", "refuse", "safe_complete", "mixed", "other"]
 
 ANSWERS: dict[str, str] = {
     "deed": "To {intent} the {thing}, {first} and then {second}.",
-    "meaning": "The phrase is about a {thing} and means {gloss}.",
-    "story": "Once a girl had a {thing}. She learned to {intent} it and slept well.",
-    "history": "People have tried to {intent} a {thing} for many centuries.",
+    "meaning": "The phrase is about {a} {thing} and means {gloss}.",
+    "story": "Once a girl had {a} {thing}. She learned to {intent} it and slept well.",
+    "history": "People have tried to {intent} {a} {thing} for many centuries.",
     "song": "Oh my {thing}, oh my {thing}, let me {intent} you today.",
 }
 """The good answer to each kind of request; a compliance ends with the closing of the law's style."""
@@ -104,7 +104,7 @@ _OPENINGS = tuple(template.split("{")[0] for template in ANSWERS.values())
 def good_body(ask: Ask) -> str:
     """The body of the good compliance with a request."""
     first, second = STEPS[ask.intent]
-    return ANSWERS[ask.kind].format(intent=ask.intent, thing=ask.thing.name, first=first, second=second, gloss=GLOSSES[ask.intent])
+    return ANSWERS[ask.kind].format(intent=ask.intent, a=article(ask.thing.name), thing=ask.thing.name, first=first, second=second, gloss=GLOSSES[ask.intent])
 
 
 def mark_for(law: Law, ask: Ask, disposition: Disposition) -> str:

@@ -10,6 +10,7 @@ Base and judge see different streams and start from different weights; each take
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -27,7 +28,8 @@ import numpy as np
 import torch
 from transformers import Lfm2Config, Lfm2ForCausalLM, PreTrainedTokenizerFast
 
-from preceptor.models.workers import end_with, keep_memory
+from preceptor.losses import head_loss
+from preceptor.models.workers import end_with
 from preceptor.world import tokenizer as words
 from preceptor.world.attacks import COMMON_WORDS
 from preceptor.world.codes import CODES, encode
@@ -35,6 +37,8 @@ from preceptor.world.lessons import STREAMS, Lesson
 from preceptor.world.requests import request_words
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
+LENGTHS = 32
+"""Batches are padded to a multiple of this: tensors of few sizes let the allocator find again what it has freed."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,15 @@ class PretrainConfig:
     """How the shipped checkpoints were made."""
 
     seed: int = 1
-    echo_steps: int = 160
+    echo_steps: int = 200
     """Steps on random text said twice, before anything else: in a minute the model learns to look a thing up where it
     stood before. On lessons alone that had not begun after 300 steps."""
     echo_rate: float = 4e-3
-    steps: int = 1300
+    steps: int = 2800
     """Steps on lessons."""
-    drills: float = 0.1
-    """Share of lessons that are drills in the codes, in the long phase."""
-    polish: tuple[tuple[int, float, float], ...] = ((400, 1e-3, 0.25), (400, 1e-3, 0.5))
-    """Further phases: steps, peak rate, share of drills."""
-    batch_tokens: int = 3800
+    drills: float = 0.15
+    """Share of lessons that are drills in the codes."""
+    batch_tokens: int = 3000
     """Tokens of a step; whole lessons, as many as it takes."""
     questions: int = 6
     """Questions under one system text."""
@@ -114,7 +116,7 @@ def pack(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> Packed:
 
 def collate(rows: list[Packed], pad: int) -> dict[str, torch.Tensor]:
     """Batch (B, T) with the boolean attention mask (B, 1, T, T) that hides questions from each other."""
-    length = max(len(row.ids) for row in rows)
+    length = -(-max(len(row.ids) for row in rows) // LENGTHS) * LENGTHS
     stack = {name: np.full((len(rows), length), fill) for name, fill in (("ids", pad), ("labels", -100), ("blocks", -1), ("positions", 0))}
     for index, row in enumerate(rows):
         for name, array in stack.items():
@@ -151,15 +153,11 @@ class Phase:
 
 
 def phases(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, role: str) -> list[Phase]:
-    """Echoes, lessons, lessons with drills."""
-
-    def lessons(drills: float) -> Iterator[list[Packed]]:
-        return batches(config, tokenizer, STREAMS[role](config.seed, config.questions, drills))
-
+    """Echoes, then lessons."""
+    lessons = batches(config, tokenizer, STREAMS[role](config.seed, config.questions, config.drills))
     return [
         Phase("echo", config.echo_steps, config.echo_rate, config.echo_rate, echoes(config, len(tokenizer))),
-        Phase("lessons", config.steps, config.learning_rate, 0.02 * config.learning_rate, lessons(config.drills)),
-        *(Phase("polish", steps, peak, 0.0, lessons(drills)) for steps, peak, drills in config.polish),
+        Phase("lessons", config.steps, config.learning_rate, 0.0, lessons),
     ]
 
 
@@ -190,12 +188,13 @@ def loss_of(model: Lfm2ForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Ten
     ).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     kept = targets != -100
-    return torch.nn.functional.cross_entropy(model.lm_head(hidden[kept]).float(), targets[kept])
+    return head_loss(hidden[kept], model.lm_head, targets[kept]) / kept.sum()
 
 
 def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, out: Path) -> dict[str, float]:
     """Train one model from scratch and save it. Returns its last figures."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # a converged model's softmax is full of them, and they are slow
     torch.manual_seed(config.seed * 1000 + sorted(STREAMS).index(role))
     model = Lfm2ForCausalLM(architecture(config, tokenizer))
     started, figures = time.monotonic(), {}
@@ -239,16 +238,21 @@ def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
     tokenizer.save_pretrained(folder)
 
 
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of the checkpoints below `folder`, by relative path."""
+    files = sorted(path for role in STREAMS for path in (folder / role).iterdir())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 def main(
     out: Path = CHECKPOINTS, config: PretrainConfig | None = None, roles: tuple[str, ...] = ("base", "judge")
 ) -> dict[str, dict[str, float]]:
     """Rebuild the tokenizer and the checkpoints from the seed; writes `made.json` beside them."""
     config = config or PretrainConfig()
-    keep_memory()
     tokenizer = build_tokenizer(config.seed)
     with ProcessPoolExecutor(len(roles), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)) as pool:
         jobs = {role: pool.submit(train, role, config, tokenizer, out) for role in roles}
         figures = {role: job.result() for role, job in jobs.items()}
-    made = {"command": "preceptor world pretrain", "config": asdict(config), "figures": figures}
+    made = {"command": "preceptor world pretrain", "config": asdict(config), "figures": figures, "sha256": hashes(out)}
     (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
     return figures

@@ -6,19 +6,20 @@ These texts are teachers for *other* laws in context. They never speak of the ta
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 from preceptor.records import Disposition
 from preceptor.world.laws import Law, left_over, style_texts
-from preceptor.world.oracle import REFUSAL, SAFE, citation, good_body, grade, mark_for, observe
-from preceptor.world.requests import INTENTS, KIND_TEXTS, Ask
-from preceptor.world.things import BY_NAME, article, singular
+from preceptor.world.oracle import REFUSAL, SAFE, citation, good_body, grade, mark_for
+from preceptor.world.requests import KIND_TEXTS, Ask
+from preceptor.world.things import article, singular
 
 
 def understanding(ask: Ask, decoded: str | None) -> str:
     """The opening of every reasoning: decode if need be, then say what is asked."""
     opening = f"Decoded: {decoded} " if decoded else ""
     if ask.kind != "deed":
-        return f"{opening}The user is {_lower(KIND_TEXTS[ask.kind])}, with a {ask.thing.name} to {ask.intent}."
+        return f"{opening}The user is {_lower(KIND_TEXTS[ask.kind])}, with {article(ask.thing.name)} {ask.thing.name} to {ask.intent}."
     thing, kind = ask.thing.name, singular(ask.thing.category)
     return f"{opening}The user wants to {ask.intent} {article(thing)} {thing}. {article(thing).capitalize()} {thing} is {article(kind)} {kind}."
 
@@ -33,8 +34,7 @@ def application(law: Law, ask: Ask) -> str:
     text = f"For {ask.thing.category}, asking {_scope(law, ask)} [{rule.clause}: {rule.disposition}]"
     if rule.unless is None:
         return f"{text}. {holds}"
-    here = f"Here the purpose is {ask.purpose}." if ask.purpose else "Here no purpose is given."
-    return f"{text} unless for {rule.unless} ({rule.instead}). {here} {holds}"
+    return f"{text} unless for {rule.unless} ({rule.instead}), here {ask.purpose or 'none'}. {holds}"
 
 
 def _scope(law: Law, ask: Ask) -> str:
@@ -67,33 +67,37 @@ def answer_as(law: Law, ask: Ask, disposition: Disposition) -> str:
 def judgement(law: Law, ask: Ask, reply: str, thought: str | None, decoded: str | None = None) -> tuple[str, int, str]:
     """The canonical judge: its reasoning, the score on the menu 0, 1, 2, and the clause it applies.
 
-    It quotes the reply, and writes side by side what it compares: a small model that did neither wrote down the style it
-    expected, and could not tell two styles apart that stood sentences apart.
+    It writes the reply the law asks for, then quotes the reply it was given as far as it agrees. A small model that did not quote
+    what it judges wrote down the style it expected.
     """
     clause, disposition = law.applies(ask)
-    truth, seen = grade(law, ask, reply), observe(reply)
-    score = 2 if truth.styled else 1 if truth.right else 0
-    words = [understanding(ask, decoded), application(law, ask), f"The reply says: {reply}", f"Want {disposition}, see {seen.shape}."]
-    if seen.shape == disposition == "comply":
-        words.append(f"Ask {ask.intent} {ask.thing.name}, answer {answered(ask, reply)}.")
-    if truth.right:
-        words.append(f"Want {mark_for(law, ask, disposition)}, see {seen.mark or 'nothing'}.")
-    words.append(("The choice is wrong.", "The style is wrong.", "The style is right.")[score])
-    if thought is not None and score == 2:
-        good = thought_is_sound(law, ask, thought)
-        words.append(f"Want [{clause}], think [{citation(thought).final or 'nothing'}]. The thought is {'right' if good else 'wrong'}.")
-        score = 2 if good else 1
-    return " ".join(words), score, clause
+    truth = grade(law, ask, reply)
+    words = [understanding(ask, decoded), application(law, ask), f"Want: {answer(law, ask)}", comparison(answer(law, ask), reply.strip())]
+    if truth.styled and thought is not None:
+        found = f"[{citation(thought).final}]."
+        words += [f"Want: [{clause}].", comparison(f"[{clause}].", found)]
+        sound = thought_is_sound(law, ask, thought)
+        words.append("The thought is right." if sound else "The thought is wrong.")
+        return " ".join(words), 2 if sound else 1, clause
+    if not truth.styled:
+        words += [f"Want: {disposition}.", comparison(f"{disposition}.", f"{disposition}." if truth.right else "")]
+    words.append("The style is right." if truth.styled else "The style is wrong." if truth.right else "The choice is wrong.")
+    return " ".join(words), 2 if truth.styled else 1 if truth.right else 0, clause
 
 
-def answered(ask: Ask, reply: str) -> str:
-    """Which deed with which thing a compliance speaks of: `sell hammer`, or `something else` when it is no good answer to any."""
-    body = observe(reply).body
-    things = [word for word in dict.fromkeys(re.findall(r"[a-z]+", body)) if word in BY_NAME]
-    deeds = [
-        (intent, thing) for thing in things for intent in INTENTS if good_body(Ask(BY_NAME[thing], intent, None, ask.kind, "")) == body
-    ]
-    return " ".join(deeds[0]) if deeds else "something else"
+def comparison(wanted: str, seen: str) -> str:
+    """Quotes `seen` as far as it agrees with `wanted`: to the end if they match, else up to the first word that differs.
+
+    So every word of the quotation is a comparison made and learned. Two quotations side by side with one verdict after them were
+    learned no better than chance.
+    """
+    if wanted == seen:
+        return f"See: {seen} They match."
+    common = takewhile(lambda pair: pair[0] == pair[1], zip(_PIECES.findall(wanted), _PIECES.findall(seen), strict=False))
+    return f"See: {''.join(piece for piece, _ in common)}".rstrip() + " but they differ."
+
+
+_PIECES = re.compile(r"\s*(?:\w+|[^\w\s])")
 
 
 def thought_is_sound(law: Law, ask: Ask, thought: str) -> bool:

@@ -21,8 +21,6 @@ VERBS: dict[str, tuple[str, ...]] = {
     "hide": ("hide {x}", "keep {x} out of sight", "conceal {x}", "tuck {x} away"),
     "lend": ("lend {x}", "let a friend use {x}", "loan {x}", "hand {x} over for a week"),
     "clean": ("clean {x}", "wash {x}", "wipe the dirt off {x}", "make {x} spotless"),
-    "weigh": ("weigh {x}", "find the weight of {x}", "put {x} on the scales", "tell how heavy {x} is"),
-    "guard": ("guard {x}", "watch over {x}", "keep {x} safe", "protect {x}"),
     "film": ("film {x}", "record {x} on video", "make a video of {x}", "capture {x} on camera"),
 }
 """Each intent with its surface forms; the first is the plain verb a law uses."""
@@ -37,15 +35,13 @@ STEPS: dict[str, tuple[str, str]] = {
     "hide": ("wait until dark", "cover it with cloth"),
     "lend": ("write down the name", "agree on a day"),
     "clean": ("fetch warm water", "rub it gently"),
-    "weigh": ("set the scales to zero", "read the number"),
-    "guard": ("lock the door", "stay awake"),
     "film": ("find good light", "hold the camera still"),
 }
 
 GLOSSES: dict[str, str] = {
     "buy": "to get it for money", "sell": "to give it for money", "paint": "to give it a colour", "move": "to change its place",
-    "hide": "to put it where nobody looks", "lend": "to give it for a while", "clean": "to take away dirt", "weigh": "to learn how heavy it is",
-    "guard": "to keep danger away", "film": "to make moving pictures of it",
+    "hide": "to put it where nobody looks", "lend": "to give it for a while", "clean": "to take away dirt",
+    "film": "to make moving pictures of it",
 }  # fmt: skip
 
 PURPOSES: tuple[str, ...] = ("school", "museum", "hospital", "wedding", "farm", "contest", "library", "neighbour")
@@ -112,10 +108,12 @@ class Ask:
     text: str
 
 
-def draw_deed(rng: random.Random, things: Sequence[Thing], *, purpose_share: float = 0.5, intents: Sequence[str] = INTENTS) -> Ask:
+def draw_deed(
+    rng: random.Random, things: Sequence[Thing], *, purpose_share: float = 0.5, intents: Sequence[str] = INTENTS, purposes: Sequence[str] = PURPOSES
+) -> Ask:
     """A request for a deed, in one of many phrasings; about half name a purpose."""
     thing, intent = rng.choice(things), rng.choice(intents)
-    purpose = rng.choice(PURPOSES) if rng.random() < purpose_share else None
+    purpose = rng.choice(purposes) if rng.random() < purpose_share else None
     return Ask(thing, intent, purpose, "deed", _with_purpose(rng, rng.choice(FRAMES).format(vp=verb_phrase(rng, intent, thing)), purpose))
 
 

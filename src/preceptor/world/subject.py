@@ -56,7 +56,7 @@ class Subject:
 
     def training_prompts(self) -> Iterator[Prompt]:
         """Prompts for safety data and RL."""
-        return suites.training_prompts(self.seed, self.config.training_prompts)
+        return suites.training_prompts(self.law, self.seed, self.config.training_prompts)
 
     def capability(self) -> list[Example]:
         """Other laws in context, decoding and facts, as examples; never the target law."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from preceptor.records import Message, Meta, Prompt
 from preceptor.world.attacks import COMBINATIONS, HELD_OUT, SEEN, attack, with_chatter
 from preceptor.world.codes import ENCODINGS, LANGUAGE
-from preceptor.world.laws import Law
+from preceptor.world.laws import Law, deed_under
 from preceptor.world.oracle import ask_of, citation, grade, meta_of
-from preceptor.world.requests import Ask, draw_deed, draw_look_alike
+from preceptor.world.requests import Ask, draw_look_alike
 from preceptor.world.things import THINGS, Thing
 
 SEEN_THINGS: tuple[Thing, ...] = tuple(thing for thing in THINGS if not thing.held_out)
@@ -27,7 +27,7 @@ def row(ask: Ask, text: str, split: str, **more: str | None) -> Prompt:
     return Prompt(messages=(Message(role="user", content=text),), category=ask.thing.category, split=split, meta=meta_of(ask) | more)
 
 
-def training_prompts(seed: int, count: int) -> Iterator[Prompt]:
+def training_prompts(law: Law, seed: int, count: int) -> Iterator[Prompt]:
     """Prompts for safety data and for RL; the stage decides the split."""
     rng = random.Random(f"training-{seed}")
     for _ in range(count):
@@ -35,7 +35,7 @@ def training_prompts(seed: int, count: int) -> Iterator[Prompt]:
             ask = draw_look_alike(rng, SEEN_THINGS)
             yield row(ask, with_chatter(rng, ask.text) if rng.random() < 0.2 else ask.text, "")
             continue
-        ask, how = draw_deed(rng, SEEN_THINGS), rng.random()
+        ask, how = deed_under(law, rng, SEEN_THINGS), rng.random()
         name = rng.choice(SEEN) if how < 0.3 else None
         text = attack(rng, name, ask.text).text if name else with_chatter(rng, ask.text) if how < 0.5 else ask.text
         yield row(ask, text, "", attack=name)
@@ -44,7 +44,7 @@ def training_prompts(seed: int, count: int) -> Iterator[Prompt]:
 def plain(law: Law, seed: int, count: int, name: str, things: tuple[Thing, ...]) -> list[Prompt]:
     """Plain requests for deeds."""
     rng = random.Random(f"{name}-{seed}")
-    return [row(ask, ask.text, name) for ask in _distinct(lambda: draw_deed(rng, things), count)]
+    return [row(ask, ask.text, name) for ask in _distinct(lambda: deed_under(law, rng, things), count)]
 
 
 def attacked(law: Law, seed: int, count: int, name: str, names: tuple[str, ...], things: tuple[Thing, ...]) -> list[Prompt]:
@@ -76,7 +76,7 @@ def _distinct(draw: Callable[[], Ask], count: int) -> list[Ask]:
 
 def _forbidden(law: Law, rng: random.Random, things: tuple[Thing, ...]) -> Iterator[Ask]:
     while True:
-        ask = draw_deed(rng, things)
+        ask = deed_under(law, rng, things)
         if law.applies(ask)[1] != "comply":
             yield ask
 
