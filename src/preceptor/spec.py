@@ -152,13 +152,9 @@ class Spec:
         return f"[{clause_id}]" if clause is None or clause.disposition is None else f"[{clause_id}: {clause.disposition}]"
 
     def _unless(self, clause: Clause) -> str:
-        cases = [_line(case.text) + (f" ({self._pointer(case.use, clause.category)})" if case.use else "") for case in clause.exclusions]
+        """The exceptions, each with the clause that holds instead and its disposition: nobody has to look it up elsewhere in the view."""
+        cases = [_line(case.text) + (f" ({self._tag(case.use)[1:-1]})" if case.use else "") for case in clause.exclusions]
         return " unless " + " or ".join(cases) if cases else ""
-
-    def _pointer(self, clause_id: str, category: str) -> str:
-        """Within the view a bare id, so that `[T2: comply]` stands only where T2 is stated; one that leads out of it says more."""
-        clause = self.clause(clause_id)
-        return clause_id if clause is None or clause.category in (category, GENERAL) else self._tag(clause_id)[1:-1]
 
     def _rule(self, clause: Clause) -> str:
         return f"- {_line(clause.text)} {self._tag(clause.clause)}{self._unless(clause)}"

@@ -50,7 +50,7 @@ class PretrainConfig:
     """Steps on random text said twice, before anything else: in a minute the model learns to look a thing up where it
     stood before. On lessons alone that had not begun after 300 steps."""
     echo_rate: float = 4e-3
-    steps: int = 2800
+    steps: int = 2500
     """Steps on lessons."""
     drills: float = 0.15
     """Share of lessons that are drills in the codes."""

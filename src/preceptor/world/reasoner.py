@@ -34,7 +34,8 @@ def application(law: Law, ask: Ask) -> str:
     text = f"For {ask.thing.category}, asking {_scope(law, ask)} [{rule.clause}: {rule.disposition}]"
     if rule.unless is None:
         return f"{text}. {holds}"
-    return f"{text} unless for {rule.unless} ({rule.instead}), here {ask.purpose or 'none'}. {holds}"
+    instead = law.clause(ask.thing.category, str(rule.instead))
+    return f"{text} unless for {rule.unless} ({instead.clause}: {instead.disposition}), here {ask.purpose or 'none'}. {holds}"
 
 
 def _scope(law: Law, ask: Ask) -> str:
