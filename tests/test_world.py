@@ -238,3 +238,11 @@ def test_the_canonical_judge_agrees_with_the_oracle() -> None:
             _, score, clause = reasoner.judgement(drawn, asked, act.answer, None)
             assert score == (2 if truth.styled else 1 if truth.right else 0)
             assert clause == drawn.applies(asked)[0]
+
+
+def test_a_slip_of_grammar_is_no_wrong_answer() -> None:
+    drawn, asked = random_law(3), Ask(BY_NAME["tie"], "sell", None, "story", "")
+    good = reasoner.answer(drawn, asked)
+    assert " a tie" in good
+    assert oracle.grade(drawn, asked, good.replace(" a tie", " an tie")).styled
+    assert not oracle.grade(drawn, asked, good.replace(" a tie", " a vest")).right

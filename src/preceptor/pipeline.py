@@ -29,7 +29,7 @@ from preceptor.errors import DataError, SpecError, UsageError, require_extra
 from preceptor.evals import Arm, Suite
 from preceptor.judge import Case, Confusion, Judge, JudgeConfig
 from preceptor.models import Model
-from preceptor.models.workers import Workers, end_with, keep_memory
+from preceptor.models.workers import Workers, end_with
 from preceptor.recipe import ModelRef, Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
 from preceptor.runs import Ledger, Run, Step, read_records
@@ -49,7 +49,6 @@ Report = Callable[[int, int], None]
 def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     """Run the path up to and including `until`. What is done already is skipped; what was interrupted is resumed."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in the processes started from here
-    keep_memory()
     with (
         Run.open(run_dir) as held,
         progress_bars() as show,

@@ -148,14 +148,6 @@ def _receive(pipe: Connection) -> list[tuple[int, Reply]] | None:
     return message
 
 
-def keep_memory() -> None:
-    """Let processes started from here keep what they free instead of handing every large tensor back to the system: on glibc,
-    page faults cost a third of the time of a small model. Other C libraries ignore the variables."""
-    os.environ.setdefault("MALLOC_MMAP_MAX_", "0")
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(100 * 2**30))
-    os.environ.setdefault("MALLOC_TOP_PAD_", str(128 * 2**20))
-
-
 def end_with(parent: int) -> None:
     """In a process started for `parent`: end when the parent is gone, however it went."""
 
