@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -83,14 +84,19 @@ def test_only_arms_with_a_context_spend_tokens_on_the_specification() -> None:
     assert seen["all"][0].messages[0].content == SPEC.summaries()
 
 
-def test_a_bare_suite_gets_no_context_and_a_budget_caps_the_reasoning_of_the_main_arm_only() -> None:
-    bare = Suite("capability", suite("capability", 1).prompts, Polite(), bare=True)
+def test_a_bare_suite_is_taken_whole_by_base_and_main_arms_without_context() -> None:
+    bare = Suite("capability", suite("capability", 4).prompts, Polite(), bare=True)
+    arms = [Arm("base+spec", ScriptedModel([]), "category"), *(Arm(name, ScriptedModel([])) for name in ("base", "side", "main"))]
+    tasks = evals.plan(arms, [bare], SPEC, BRIEF, config(prompts=4, side_prompts=1), "rules")
+    assert Counter(task.arm.name for task in tasks) == {"base": 4, "side": 1, "main": 4}
+    assert all(len(task.request.messages) == 1 for task in tasks)
+
+
+def test_a_budget_caps_the_reasoning_of_the_main_arm_only() -> None:
     budget = Suite("budget:16", suite("seen", 3).prompts, Polite())
     arms = [Arm("side", ScriptedModel([]), "category"), Arm("main", ScriptedModel([]))]
-    tasks = evals.plan(arms, [bare, budget], SPEC, BRIEF, config(budget_prompts=2), "rules")
-    assert [(task.arm.name, task.suite) for task in tasks] == [("side", "capability"), ("main", "capability"), *[("main", "budget:16")] * 2]
-    assert len(tasks[0].request.messages) == 1
-    assert [task.request.sampling.reasoning_tokens for task in tasks[2:]] == [16, 16]
+    tasks = evals.plan(arms, [budget], SPEC, BRIEF, config(budget_prompts=2), "rules")
+    assert [(task.arm.name, task.request.sampling.reasoning_tokens) for task in tasks] == [("main", 16)] * 2
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:

@@ -233,9 +233,7 @@ def train(
     )  # fmt: skip
 
 
-def _trainer(
-    model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, steps: int, config: SftConfig, recorder: Recorder
-) -> Any:
+def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, steps: int, config: SftConfig, recorder: Recorder) -> Any:
     """An SFTTrainer over rows in our order."""
     from datasets import Dataset
     from trl.trainer.sft_config import SFTConfig

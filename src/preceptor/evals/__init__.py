@@ -105,16 +105,21 @@ def plan(arms: Sequence[Arm], suites: Sequence[Suite], spec: Spec, wording: Word
     """Every task, arm by arm and suite by suite."""
     tasks = []
     for arm in arms:
-        count = config.prompts if arm.name in config.main_arms else config.side_prompts
         for suite in suites:
-            budget = _budget(suite.name)
-            if budget is not None and arm.name != config.main_arms[-1]:
+            budget, count = _budget(suite.name), _count(arm, suite, config)
+            if (budget is not None and arm.name != config.main_arms[-1]) or (suite.bare and arm.context != "none"):
                 continue
             for prompt in suite.prompts[: count if budget is None else config.budget_prompts]:
                 messages = prompt.messages if suite.bare else in_context(arm.context, prompt, spec, wording, detail)
                 sampling = Sampling(temperature=config.temperature, max_tokens=config.max_tokens, reasoning_tokens=budget, seed=config.seed)
                 tasks.append(Task(arm, suite.name, prompt, suite.grade, Request(messages, sampling)))
     return tasks
+
+
+def _count(arm: Arm, suite: Suite, config: EvalsConfig) -> int:
+    """Prompts of a suite that an arm is given. A bare suite is a before and after, so the base model gets as many as the main arms."""
+    full = arm.name in config.main_arms or (suite.bare and arm.name == "base")
+    return config.prompts if full else config.side_prompts
 
 
 def _budget(suite: str) -> int | None:

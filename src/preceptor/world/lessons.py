@@ -28,7 +28,10 @@ TARGET_LAWS = range(20_000_000, 30_000_000)
 _BRIEF = Wording("brief")
 _WORDS: list[str] = sorted(request_words())
 _PLAIN_WORDS: list[str] = sorted({*_WORDS, *COMMON_WORDS, *DISPOSITIONS})
-_ACTOR_WEIGHTS: list[float] = [{"faithful": 10, "careless": 3, "inventing": 3, "sloppy": 2, "confused": 2, "garbled": 2}.get(actor.__name__, 1) for actor in actors.ACTORS]
+_ACTOR_WEIGHTS: list[float] = [
+    {"faithful": 10, "careless": 3, "inventing": 3, "sloppy": 2, "confused": 2, "garbled": 2}.get(actor.__name__, 1)
+    for actor in actors.ACTORS
+]
 """A careless thought is hard to see through: a judge that reads it takes over the clause it names."""
 _BY_CATEGORY: dict[str, list[Thing]] = {category: [thing for thing in THINGS if thing.category == category] for category in CATEGORIES}
 

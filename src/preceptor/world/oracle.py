@@ -104,7 +104,9 @@ _OPENINGS = tuple(template.split("{")[0] for template in ANSWERS.values())
 def good_body(ask: Ask) -> str:
     """The body of the good compliance with a request."""
     first, second = STEPS[ask.intent]
-    return ANSWERS[ask.kind].format(intent=ask.intent, a=article(ask.thing.name), thing=ask.thing.name, first=first, second=second, gloss=GLOSSES[ask.intent])
+    return ANSWERS[ask.kind].format(
+        intent=ask.intent, a=article(ask.thing.name), thing=ask.thing.name, first=first, second=second, gloss=GLOSSES[ask.intent]
+    )
 
 
 def mark_for(law: Law, ask: Ask, disposition: Disposition) -> str:

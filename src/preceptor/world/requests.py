@@ -109,7 +109,12 @@ class Ask:
 
 
 def draw_deed(
-    rng: random.Random, things: Sequence[Thing], *, purpose_share: float = 0.5, intents: Sequence[str] = INTENTS, purposes: Sequence[str] = PURPOSES
+    rng: random.Random,
+    things: Sequence[Thing],
+    *,
+    purpose_share: float = 0.5,
+    intents: Sequence[str] = INTENTS,
+    purposes: Sequence[str] = PURPOSES,
 ) -> Ask:
     """A request for a deed, in one of many phrasings; about half name a purpose."""
     thing, intent = rng.choice(things), rng.choice(intents)
