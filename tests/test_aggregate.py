@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from preceptor import aggregate, stats
 from preceptor.records import Score
 
 
-def score(suite="held_out", prompt="p0", value: float | None = 1.0, arm="sft+rl", outcome="scored", metric="adherence", **meta) -> Score:
+def score(
+    suite="held_out", prompt="p0", value: float | None = 1.0, arm="sft+rl", outcome: Any = "scored", metric="adherence", **meta
+) -> Score:
     return Score(suite=suite, arm=arm, prompt_id=prompt, metric=metric, value=value, outcome=outcome, grader="oracle", meta=meta)
 
 

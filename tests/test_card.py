@@ -6,6 +6,7 @@ import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -77,20 +78,23 @@ def _scores(rng: random.Random, prompt: Prompt, arm: str) -> list[Score]:
 
 def _score(rng: random.Random, suite: str, arm: str, prompt: Prompt, skill: float, **meta) -> Score:
     value, cut = float(rng.random() < skill), rng.random() < 0.006
-    words = {"reasoning": REASONING.format(c=prompt.category), "answer": "" if cut else ANSWER.format(c=prompt.category)}
-    outcome = {"value": None, "outcome": "truncated"} if cut else {"value": value}
+    words: dict[str, Any] = {"reasoning": REASONING.format(c=prompt.category), "answer": "" if cut else ANSWER.format(c=prompt.category)}
+    outcome: dict[str, Any] = {"value": None, "outcome": "truncated"} if cut else {"value": value}
     tokens = {"prompt_tokens": 210 if arm == "base+spec" else 24, "completion_tokens": 12 if arm == "sft-answer-only" else 41}
     return Score(suite=suite, arm=arm, prompt_id=prompt.id, metric="adherence", grader="oracle-1", meta=meta, **words, **outcome, **tokens)
 
 
 def _completion(rng: random.Random, prompt: Prompt, i: int) -> Completion:
     status = "truncated" if i % 20 == 7 else "malformed" if i % 20 == 13 else "ok"
-    words = {"reasoning": REASONING.format(c=prompt.category), "answer": "" if status == "truncated" else ANSWER.format(c=prompt.category)}
+    words: dict[str, Any] = {
+        "reasoning": REASONING.format(c=prompt.category),
+        "answer": "" if status == "truncated" else ANSWER.format(c=prompt.category),
+    }
     return Completion(prompt_id=prompt.id, model="generator-3f2a", status=status, spec_hash="spec-91c0", completion_tokens=40, **words)
 
 
 def _judgement(rng: random.Random, completion: Completion) -> Verdict | Abstention:
-    base = {"completion_id": completion.id, "judge": "judge-77ab", "spec_hash": "spec-91c0", "view": "reasoning+answer"}
+    base: dict[str, Any] = {"completion_id": completion.id, "judge": "judge-77ab", "spec_hash": "spec-91c0", "view": "reasoning+answer"}
     if rng.random() < 0.03:
         return Abstention(reason="disagreement", **base)
     marks = [float(rng.random() < 0.96) for _ in range(3)]

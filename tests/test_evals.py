@@ -73,10 +73,8 @@ def test_what_went_wrong_is_an_outcome_of_its_own_and_never_a_value(tmp_path: Pa
 
 def test_only_arms_with_a_context_spend_tokens_on_the_specification() -> None:
     seen: dict[str, list[Request]] = {}
-    arms = [
-        Arm(name, ScriptedModel([], name=name), context)
-        for name, context in (("none", "none"), ("category", "category"), ("all", "summaries"))
-    ]
+    contexts: dict[str, evals.Context] = {"none": "none", "category": "category", "all": "summaries"}
+    arms = [Arm(name, ScriptedModel([], name=name), context) for name, context in contexts.items()]
     for task in evals.plan(arms, [suite(count=1)], SPEC, BRIEF, config(), "rules"):
         seen.setdefault(task.arm.name, []).append(task.request)
     assert [message.role for message in seen["none"][0].messages] == ["user"]

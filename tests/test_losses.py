@@ -24,7 +24,8 @@ def test_value_and_gradients_are_those_of_cross_entropy(rows: int, amp: bool, to
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=amp):
             loss = loss_of(hidden, head, targets) / 7
         loss.backward()
-        assert hidden.grad is not None and head.weight.grad is not None
+        assert hidden.grad is not None
+        assert head.weight.grad is not None
         found.append((loss.detach(), hidden.grad, head.weight.grad))
     for wanted, got in zip(*found, strict=True):
         assert (wanted - got).abs().max() <= tolerance * wanted.abs().max()

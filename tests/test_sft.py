@@ -139,7 +139,8 @@ def test_every_step_holds_its_share_of_capability_rows_and_all_take_turns() -> N
     assert {sum(row >= 60 for row in step) for step in steps} == {2, 3}
     counts = Counter(order)
     assert sum(counts[row] for row in range(60, 360)) == 200
-    assert set(counts) >= set(range(60)) and max(counts[row] for row in range(60, 360)) == 1
+    assert set(counts) >= set(range(60))
+    assert max(counts[row] for row in range(60, 360)) == 1
     assert all(counts[row] == 10 for row in range(60))
     lengths = [*safety, *capability]
     assert all([lengths[row] for row in step] == sorted(lengths[row] for row in step) for step in steps)

@@ -263,6 +263,7 @@ def _add_world(commands: Any) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. 0 done, 2 something to mend, 130 interrupted, 1 anything else."""
     arguments = parser().parse_args(words)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in processes started from here
     try:
         arguments.command(arguments)
         sys.stdout.flush()

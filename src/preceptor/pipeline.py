@@ -48,7 +48,6 @@ Report = Callable[[int, int], None]
 
 def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     """Run the path up to and including `until`. What is done already is skipped; what was interrupted is resumed."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in the processes started from here
     with (
         Run.open(run_dir) as held,
         progress_bars() as show,

@@ -260,8 +260,8 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
     plain = isinstance(head, torch.nn.Linear) and head.bias is None
     lean = plain and not torch.cuda.is_available() and config.lora is None
     rows = [*safety.rendered, *extra.rendered]
-    lengths = [[len(row.input_ids) for row in part.rendered] for part in (safety, extra)]
-    order = order_rows(*lengths, config.capability_ratio, config.batch_size, steps, config.seed)
+    lengths, others = ([len(row.input_ids) for row in part.rendered] for part in (safety, extra))
+    order = order_rows(lengths, others, config.capability_ratio, config.batch_size, steps, config.seed)
     data = Dataset.from_dict({"input_ids": [rows[i].input_ids for i in order], "labels": [rows[i].labels for i in order]})
     arguments = {
         **common_arguments(work, steps, config.warmup_fraction, config.batch_size, config.micro_batch, config.save_every, config.seed),

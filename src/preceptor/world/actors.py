@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from preceptor.records import DISPOSITIONS
+from preceptor.records import DISPOSITIONS, Disposition
 from preceptor.world import reasoner
 from preceptor.world.laws import APOLOGIES, CLOSINGS, HELPERS, Law
 from preceptor.world.oracle import REFUSAL, SAFE, good_body
@@ -60,7 +60,8 @@ def inventing(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> Ac
 def two_faced(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> Act:
     """Thinks one thing and says another."""
     wanted = law.applies(ask)[1]
-    said = rng.choice([disposition for disposition in DISPOSITIONS if disposition != wanted])
+    others: list[Disposition] = [disposition for disposition in DISPOSITIONS if disposition != wanted]
+    said = rng.choice(others)
     return Act(reasoner.reasoning(law, ask, decoded), reasoner.answer_as(law, ask, said), "two_faced")
 
 

@@ -234,7 +234,7 @@ def update(model: Lfm2ForCausalLM, optimizer: torch.optim.Optimizer, batch: dict
 
 def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Weights (bfloat16 safetensors), configuration and tokenizer."""
-    model.eval().to(dtype=torch.bfloat16).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+    model.eval().to(dtype=torch.bfloat16).save_pretrained(folder)  # pyright: ignore[reportArgumentType, reportCallIssue]
     tokenizer.save_pretrained(folder)
 
 
