@@ -102,14 +102,15 @@ class Subject:
 
 
 def _mixture(rng: random.Random, laws: range) -> Iterator[Lesson]:
-    """Half of it follows other laws in context, mostly requests in code, the rest decodes and states facts; one question each."""
+    """Most of it follows other laws in context, mostly requests in code; a tenth decodes (with a quarter, a coded request was sometimes only
+    decoded and not answered), the rest states facts. One question each."""
     book = lessons.LawBook(rng, laws)
     while True:
         kind = rng.random()
-        if kind < 0.5:
+        if kind < 0.6:
             yield lessons.follow(rng, book, 1, coded_share=0.7)
         else:
-            turn = lessons.decoding(rng, rng.choice(lessons.CODES)) if kind < 0.75 else lessons.fact(rng, rng.choice(lessons.THINGS))
+            turn = lessons.decoding(rng, rng.choice(lessons.CODES)) if kind < 0.7 else lessons.fact(rng, rng.choice(lessons.THINGS))
             yield Lesson(None, (turn,))
 
 
