@@ -1,7 +1,4 @@
-"""How long `preceptor --help` takes, against an interpreter that does nothing, alternating in one run.
-
-python benchmarks/startup.py
-"""
+"""How long `preceptor --help` takes, against an interpreter that does nothing, alternating in one run."""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ def _score(rng: random.Random, suite: str, arm: str, prompt: Prompt, skill: floa
     value, cut = float(rng.random() < skill), rng.random() < 0.006
     words: dict[str, Any] = {"reasoning": REASONING.format(c=prompt.category), "answer": "" if cut else ANSWER.format(c=prompt.category)}
     outcome: dict[str, Any] = {"value": None, "outcome": "truncated"} if cut else {"value": value}
-    tokens: dict[str, Any] = {"prompt_tokens": 210 if arm == "base+spec" else 24, "completion_tokens": 12 if arm == "sft-answer-only" else 41}
+    tokens: dict[str, Any] = {
+        "prompt_tokens": 210 if arm == "base+spec" else 24,
+        "completion_tokens": 12 if arm == "sft-answer-only" else 41,
+    }
     return Score(suite=suite, arm=arm, prompt_id=prompt.id, metric="adherence", grader="oracle-1", meta=meta, **words, **outcome, **tokens)
 
 

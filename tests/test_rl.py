@@ -117,7 +117,15 @@ def test_the_reward_never_sees_the_reasoning() -> None:
     assert not any(CANARY in text for text in seen)
 
 
-def test_an_exception_in_the_reward_is_an_abstention() -> None:
+def test_a_mistake_in_the_rewards_code_is_not_taken_for_a_silent_judge() -> None:
+    def reward(views: Sequence[AnswerView]) -> list[Judgement]:
+        raise TypeError("unsupported operand")
+
+    with pytest.raises(TypeError):
+        referee(reward).score([0], [GOOD])
+
+
+def test_a_reward_that_cannot_be_reached_is_an_abstention() -> None:
     def reward(views: Sequence[AnswerView]) -> list[Judgement]:
         raise TimeoutError("no answer in 30 s")
 

@@ -38,7 +38,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from preceptor.chat import Renderer, Split
-from preceptor.errors import DataError, StageFailed, require_extra
+from preceptor.errors import DataError, ModelError, StageFailed, require_extra
 from preceptor.records import Abstention, AnswerView, Judgement, Prompt, Verdict
 from preceptor.sft import (
     LoraConfig,
@@ -211,9 +211,7 @@ class Referee:
             return []
         try:
             judgements = self.reward(views)
-        except StageFailed:  # the reward itself says that the run cannot go on
-            raise
-        except Exception as error:  # a judge's server may fail in any way, and none of them is worth the run
+        except (ModelError, OSError) as error:  # a judge or its server that is gone is not worth the run; a mistake in the code is
             return [_unreachable(view, error) for view in views]
         if len(judgements) != len(views):
             raise StageFailed(f"rl: the reward returned {len(judgements)} judgements for {len(views)} answers")

@@ -166,9 +166,11 @@ def _flat(text: str) -> str:
 
 
 def order_rows(safety: Sequence[int], capability: Sequence[int], ratio: float, batch_size: int, steps: int, seed: int) -> list[int]:
-    """`steps * batch_size` row numbers, safety rows first, given the lengths of both. Each kind goes round and round over shuffles of its own, so that every
-    step holds its share of capability rows (to a row) and all of them are used, however many there are. Within a step rows are sorted
-    by length: those of one forward pass are alike and little is padded. A function of its arguments alone."""
+    """`steps * batch_size` row numbers, safety rows numbered first, given the lengths of both.
+
+    Each kind goes round and round over shuffles of its own, so that every step holds its share of capability rows (to a row) and all
+    of them are used, however many there are. Within a step rows are sorted by length: those of one forward pass are alike and little
+    is padded. A function of its arguments alone."""
     lengths = [*safety, *capability]
     kinds = [_rounds(range(len(safety)), f"safety-{seed}"), _rounds(range(len(safety), len(lengths)), f"capability-{seed}")]
     order = []
