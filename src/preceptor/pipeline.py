@@ -1,40 +1,30 @@
-"""The binding: a recipe becomes models, prompts, suites and stages, run in the order of the path.
+"""The path: a recipe's stages, run in order.
 
-This is the one module that may know everything: which class loads a model, that a recipe's subject is the generated world or
-the user's own files. Stages get what they need handed in and know none of it.
-
-Arms are trained side by side in processes of their own, one per core; the reward's judge is loaded in the process that trains. A
-training process ends when this one does, so that a killed run can be taken up again at once.
+In: a recipe and a run directory. Out: the artefacts of every stage up to the one asked for. What the stages are bound to is in
+`binding`, how arms are trained side by side in `training`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import orjson
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from preceptor import aggregate, card, evals, filter, generate, judge, prompts, rl, runs, sft, spec, speclint
-from preceptor.errors import DataError, SpecError, UsageError, require_extra
-from preceptor.evals import Arm, Suite
-from preceptor.judge import Case, Confusion, Judge, JudgeConfig
+from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
+from preceptor.binding import Bound, processes, progress_bars
+from preceptor.errors import SpecError, UsageError
+from preceptor.evals import Arm
+from preceptor.judge import Case, Confusion, Judge
 from preceptor.models import Model
-from preceptor.models.workers import Workers, end_with
-from preceptor.recipe import ModelRef, Recipe
+from preceptor.models.workers import Workers
+from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
-from preceptor.runs import Ledger, Run, Step, read_records
-from preceptor.spec import Spec
-from preceptor.wording import Wording
+from preceptor.runs import Ledger, Run, read_records
+from preceptor.training import RlJob, SftJob, Training, train
 from preceptor.world import bars
 from preceptor.world import subject as world
 
@@ -42,8 +32,6 @@ SFT_ARMS = {"sft": True, "sft-answer-only": False}
 """Arm -> whether the reasoning is learned."""
 RL_ARMS = {"sft+rl": "sft", "rl-only": None}
 """Arm -> the SFT arm it starts from; None: the base model."""
-
-Report = Callable[[int, int], None]
 
 
 def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
@@ -58,114 +46,6 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
         for stage in runs.STAGES[: runs.STAGES.index(until) + 1]:
             if stage in _STAGES:
                 _STAGES[stage](bound)
-
-
-def processes(recipe: Recipe) -> int:
-    """How many processes share the work: what the recipe says, else two on a CPU with two cores and one on a GPU."""
-    if recipe.run.processes:
-        return recipe.run.processes
-    require_extra("train", "torch")
-    import torch
-
-    return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
-
-
-# Progress
-
-
-Show = Callable[[str], Report]
-
-
-@contextmanager
-def progress_bars() -> Iterator[Show]:
-    """Progress bars on the terminal: rows or steps, percentage, time spent and time left. A bar per stage, made when it begins."""
-    columns = (
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, refresh_per_second=2) as display:
-
-        def show(name: str) -> Report:
-            made: list[int] = []
-
-            def report(done: int, total: int) -> None:
-                if not made:
-                    made.append(display.add_task(name, total=total))
-                display.update(made[0], completed=done, total=total)  # type: ignore[arg-type]
-
-            return report
-
-        yield show
-
-
-# What a recipe is bound to
-
-
-@dataclass
-class Bound:
-    """A recipe with its parts, made when they are first needed."""
-
-    recipe: Recipe
-    run: Run
-    workers: Workers
-    show: Show
-    _identities: dict[Path, str] = field(default_factory=dict)
-
-    @cached_property
-    def spec(self) -> Spec:
-        """The specification, from the run directory once it is there."""
-        return spec.load(self.run.path("01_spec"))
-
-    @cached_property
-    def subject(self) -> world.Subject | None:
-        """The generated world, when the recipe is about it."""
-        return world.Subject(self.recipe.world, self.recipe.run.seed, self.recipe.evals.prompts) if self.recipe.world else None
-
-    @cached_property
-    def wording(self) -> Wording:
-        """Everything said to a model."""
-        return Wording(self.recipe.models.wording)
-
-    @cached_property
-    def evaluation(self) -> list[Prompt]:
-        """Every evaluation prompt, for keeping safety data apart from it."""
-        return [prompt for suite in self.suites if not suite.bare for prompt in suite.prompts]
-
-    @cached_property
-    def suites(self) -> list[Suite]:
-        """What arms are measured on."""
-        return self.subject.suites(self.recipe.evals) if self.subject else []
-
-    def path_of(self, ref: ModelRef) -> Path:
-        """The checkpoint folder of a role."""
-        if ref.kind == "endpoint":
-            raise UsageError(f"models: kind 'endpoint' ({ref.id!r}) is not supported yet", hint="use kind = 'local' or 'world'")
-        return world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)
-
-    def model(self, name: str, path: Path) -> Model:
-        """A local model answered by the worker processes."""
-        from preceptor.models.local import files_identity
-
-        if not (path / "config.json").is_file():
-            raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
-        ref = self.recipe.models.judge if path == self.judge_path else self.recipe.models.policy
-        if path not in self._identities:
-            self._identities[path] = files_identity(path, extra=str(ref.number_type))
-        return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)
-
-    @property
-    def policy_path(self) -> Path:
-        """G_base."""
-        return self.path_of(self.recipe.models.policy)
-
-    @property
-    def judge_path(self) -> Path:
-        """G_RM."""
-        return self.path_of(self.recipe.models.judge)
 
 
 # The stages
@@ -357,97 +237,6 @@ def _card(bound: Bound) -> None:
 _STAGES: dict[str, Callable[[Bound], None]] = {
     "spec": _spec, "prompts": _prompts, "generate": _generate, "judge": _judge, "filter": _filter, "sft": _sft, "rl": _rl, "evals": _evals, "card": _card,
 }  # fmt: skip
-
-
-# Training in processes of its own
-
-
-@dataclass(frozen=True)
-class SftJob:
-    """What a process needs to train one SFT arm."""
-
-    base: Path
-    examples: Path
-    capability: Sequence[Example]
-    config: sft.SftConfig
-    policy_texts: tuple[str, ...]
-
-    def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
-        """Train, save under `out`, report."""
-        examples = read_records(self.examples, Example.from_row)
-        report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts)
-        long = len(examples) - report.safety_rows
-        return Ledger(
-            len(examples), report.safety_rows, rejected={"too_long": long} if long else {}, tokens_in=report.tokens
-        ), report.to_row()
-
-
-@dataclass(frozen=True)
-class RlJob:
-    """What a process needs to train one RL arm, its judge included."""
-
-    policy: Path
-    prompts: Path
-    config: rl.RlConfig
-    judge: Path
-    reward: JudgeConfig
-    wording: str
-    spec: Path
-    subject: world.Subject | None
-    batch_size: int
-    dtype: str | None
-
-    def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
-        """Train, save under `out`, report."""
-        from preceptor.models.local import LocalModel
-
-        rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
-        model = LocalModel.load(self.judge, batch_size=self.batch_size, dtype=self.dtype)
-        grader = Judge(model, Wording(self.wording), spec.load(self.spec), self.reward)
-        probe = self.subject.probe if self.subject else None
-        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe)
-        return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()
-
-
-@dataclass(frozen=True)
-class Training:
-    """One arm to be trained, and the step its result belongs to."""
-
-    step: Step
-    arm: str
-    steps: int
-    job: SftJob | RlJob
-
-
-def train(bound: Bound, trainings: Sequence[Training]) -> None:
-    """Train the arms side by side, each in a process of its own; an arm that is finished is kept whatever becomes of the others."""
-    if not trainings:
-        return
-    bound.workers.close()  # their memory and their cores are needed now
-    pool = ProcessPoolExecutor(
-        processes(bound.recipe), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),), max_tasks_per_child=1
-    )
-    with pool:
-        running = {pool.submit(training.job, training.step.scratch / "model"): training for training in trainings}
-        reports = {training.arm: bound.show(f"{runs.stage_of(training.step.name)} {training.arm}") for training in trainings}
-        while running:
-            done, _ = wait(running, timeout=0.5, return_when="FIRST_COMPLETED")
-            for training in running.values():
-                reports[training.arm](_lines(training.step.scratch / "model" / "metrics.jsonl"), training.steps)
-            for future in done:
-                _keep(running.pop(future), future)
-
-
-def _keep(training: Training, future: Future[tuple[Ledger, dict[str, object]]]) -> None:
-    ledger, notes = future.result()
-    (name,) = training.step.outputs
-    folder = training.step.directory(name)
-    shutil.copytree(training.step.scratch / "model", folder, dirs_exist_ok=True)
-    training.step.finish(ledger=ledger, notes=notes)
-
-
-def _lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 # Talking to an arm
