@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,8 @@ class Behaviour:
     seed: int = 0
     fixed: tuple[int, Any] | None = None
     """Status and body of every reply."""
+    script: Callable[[dict[str, Any]], tuple[str, str]] | None = None
+    """Reasoning and answer to a body."""
 
 
 class Server:
@@ -65,6 +67,8 @@ class Server:
         """A chat completion. `cut`: ended by the token limit while reasoning."""
         said = body["messages"][-1]["content"]
         reasoning, answer = f"thinking of {said}", f"{said} seed {body.get('seed')}"
+        if self.behaviour.script:
+            reasoning, answer = self.behaviour.script(body)
         message: dict[str, Any] = {"role": "assistant", "content": None if cut else answer}
         if self.behaviour.reasoning:
             message[self.behaviour.reasoning] = reasoning

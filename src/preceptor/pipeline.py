@@ -7,12 +7,15 @@ In: a recipe and a run directory. Out: the artefacts of every stage up to the on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
 from preceptor.binding import Bound, processes, progress_bars
@@ -20,6 +23,7 @@ from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Case, Confusion, Judge
 from preceptor.models import Model
+from preceptor.models.store import Spent
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
@@ -42,10 +46,39 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
         Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers,
     ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
-        bound = Bound(recipe, held, workers, show)
-        for stage in runs.STAGES[: runs.STAGES.index(until) + 1]:
-            if stage in _STAGES:
+        with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
+            for stage in stages(recipe, until):
                 _STAGES[stage](bound)
+
+
+def stages(recipe: Recipe, until: str) -> list[str]:
+    """What is run. A policy that is served by others is not trained, unless that is asked for, which it then refuses."""
+    asked = [stage for stage in runs.STAGES[: runs.STAGES.index(until) + 1] if stage in _STAGES]
+    return [stage for stage in asked if stage not in ("sft", "rl") or stage == until or not recipe.models.policy.server]
+
+
+@contextmanager
+def accounts(bound: Bound) -> Iterator[None]:
+    """At the end, also at a bad one: what servers were paid, in `spent.json` and on the terminal."""
+    try:
+        yield
+    finally:
+        if bound.till.path.exists():
+            books = bound.till.books()
+            bound.run.write("spent.json", orjson.dumps([asdict(spent) for spent in books], option=orjson.OPT_INDENT_2))
+            Console().print(_books_table(books))
+
+
+def _books_table(books: Sequence[Spent]) -> Table:
+    table = Table(title="Calls to servers", title_justify="left")
+    for name in ("model", "calls", "prompt tokens", "of these cached", "completion tokens", "price", "unknown, at most"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for spent in books:
+        known, unknown = spent.known, spent.unknown
+        doubt = f"{unknown.tokens:,} tokens, {unknown.cost:.4g}" if unknown.tokens else "-"
+        counts = (sum(spent.calls.values()), known.prompt_tokens, known.cached_tokens, known.completion_tokens)
+        table.add_row(Text(spent.model), *(f"{count:,}" for count in counts), f"{known.cost:.4g}", doubt)
+    return table
 
 
 # The stages
@@ -78,12 +111,13 @@ def _prompts(bound: Bound) -> None:
 
 
 def _generate(bound: Bound) -> None:
-    model = bound.model("G_base", bound.policy_path)
+    models = bound.recipe.models
+    model = bound.play("G_base", models.generator or models.policy)
     generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
 
 
 def _judge(bound: Bound) -> None:
-    model = bound.model("G_RM", bound.judge_path)
+    model = bound.play("G_RM", bound.recipe.models.judge)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
@@ -156,7 +190,7 @@ def _rl(bound: Bound) -> None:
         config = recipe.rl if start is not None else recipe.rl.model_copy(update={"steps": recipe.rl_only_steps or recipe.rl.steps})
         identity = {
             "policy": bound.model(arm, path).identity,
-            "judge": bound.model("G_RM", bound.judge_path).identity,
+            "judge": bound.play("G_RM", recipe.models.judge).identity,
             "reward": reward.model_dump(mode="json"),
         }
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
@@ -172,13 +206,12 @@ def _rl(bound: Bound) -> None:
             path,
             source,
             config,
-            bound.judge_path,
+            recipe.models.judge,
+            bound.till,
             reward,
             recipe.models.wording,
             bound.run.path("01_spec"),
             bound.subject,
-            recipe.models.judge.batch_size,
-            recipe.models.judge.number_type,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])
@@ -186,8 +219,13 @@ def _rl(bound: Bound) -> None:
 
 def arms(bound: Bound) -> list[Arm]:
     """The arms of the paper's ablation (section 4.1), and the two that put the specification in context."""
-    base = bound.model("base", bound.policy_path)
-    trained = {arm: bound.run.path(f"06_sft/{arm}") for arm in SFT_ARMS} | {arm: bound.run.path(f"07_rl/{arm}") for arm in RL_ARMS}
+    policy = bound.recipe.models.policy
+    base = bound.play("base", policy)
+    trained = (
+        {}
+        if policy.server
+        else {arm: bound.run.path(f"06_sft/{arm}") for arm in SFT_ARMS} | {arm: bound.run.path(f"07_rl/{arm}") for arm in RL_ARMS}
+    )
     prompted = [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries")]
     return sorted(
         [*prompted, *(Arm(name, bound.model(name, path)) for name, path in trained.items())], key=lambda arm: aggregate.arm_order(arm.name)
@@ -230,7 +268,7 @@ def _print_bars(bound: Bound) -> None:
 
 def _card(bound: Bound) -> None:
     card.run(bound.run.root)
-    if bound.subject:
+    if bound.subject and not bound.recipe.models.policy.server:
         _print_bars(bound)
 
 
