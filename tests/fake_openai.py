@@ -75,7 +75,12 @@ class Server:
         else:
             message["content"] = f"<think>{reasoning}" + ("" if cut else f"</think>{answer}")
         prompt = sum(len(turn["content"]) for turn in body["messages"]) // 4
-        usage = {"prompt_tokens": prompt, "completion_tokens": 10, "prompt_tokens_details": {"cached_tokens": prompt // 2}}
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": 10,
+            "total_tokens": prompt + 10,
+            "prompt_tokens_details": {"cached_tokens": prompt // 2},
+        }
         choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
         return {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
 
