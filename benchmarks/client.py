@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import resource
@@ -135,7 +136,7 @@ def inspect(count: int, concurrency: int, repeats: int) -> None:
         theirs(url, logs)  # the first one imports the provider
         for repeat in range(repeats):
             inspect_seconds = processor_seconds(lambda: theirs(url, logs))
-            our_seconds = processor_seconds(lambda: ours(url, count, concurrency, first=repeat * count))
+            our_seconds = processor_seconds(functools.partial(ours, url, count, concurrency, first=repeat * count))
             ratios.append(inspect_seconds / our_seconds)
             print(
                 f"Inspect {inspect_seconds / count * 1e3:.2f} ms, preceptor {our_seconds / count * 1e3:.2f} ms of processor per sample, ratio {ratios[-1]:.2f}"

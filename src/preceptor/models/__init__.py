@@ -12,7 +12,6 @@ from typing import Protocol, TypeVar, overload
 
 from preceptor.records import Message, Sampling, Status
 
-
 Item = TypeVar("Item")
 
 
