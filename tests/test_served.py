@@ -9,8 +9,9 @@ import orjson
 import pytest
 from fake_openai import Behaviour, Server, serving
 
-from preceptor import cli
+from preceptor import cli, estimate
 from preceptor.models import asking
+from preceptor.models.endpoint import EndpointConfig
 
 ROOT = Path(__file__).parent.parent
 FAULTS = {"busy": 0.1, "error": 0.05, "garbage": 0.02, "truncated": 0.02, "reset": 0.02}
@@ -27,6 +28,7 @@ def script(body: dict[str, Any]) -> tuple[str, str]:
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "BACKOFF", (0.005, 0.05))
+    monkeypatch.setenv("COLUMNS", "160")
 
 
 @pytest.fixture
@@ -119,3 +121,51 @@ def test_a_wrong_key_is_one_line(words: list[str], key: str, capsys: pytest.Capt
     assert "refuses access: HTTP 401" in complaint
     assert key not in complaint
     assert len(complaint.splitlines()) == 1
+
+
+# Said before it is asked
+
+
+def figures(said: str, stage: str) -> list[str]:
+    return next(line.split() for line in said.splitlines() if line.split()[:1] == [stage])
+
+
+def test_nothing_is_asked_and_the_calls_are_those_of_the_run(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(Behaviour(script=script)) as (url, server):
+        assert cli.main(["run", *words, *at(url), "--dry-run"]) == 0, "a dry run needs no key"
+        assert server.outcomes.total() == 0
+        said = capsys.readouterr().out
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        assert cli.main(["run", *words, *at(url)]) == 0
+    assert figures(said, "generate")[2] == "48"
+    assert figures(said, "judge")[2] == "144"
+    assert "12 train" in said
+    spent = {row["model"]: row for row in orjson.loads((tmp_path / "run" / "spent.json").read_bytes())}
+    assert spent["Qwen/Qwen3-32B"]["calls"] == {"stop": 48}
+    assert spent["gpt-5-mini"]["calls"] == {"stop": 144}
+
+
+def test_prices_and_times_are_those_of_the_server() -> None:
+    server = EndpointConfig(url="http://h/v1", price_prompt=1.0, price_completion=10.0, requests_per_minute=60, tokens_per_minute=600_000)
+    asked = estimate.Asked("judge", "m", 90, 1_000_000, 200_000, 500_000, server)
+    assert asked.price == pytest.approx((3.0, 6.0))
+    assert asked.least_seconds == pytest.approx(120)
+    assert estimate.Asked("judge", "m", 90, 1, 1, 1).price is None
+
+
+def test_completions_are_as_long_as_those_that_are_there(
+    words: list[str], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Behaviour(script=script)) as (url, _):
+        assert cli.main(["generate", *words, *at(url)]) == 0
+        capsys.readouterr()
+        assert cli.main(["run", *words, *at(url), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "completions as long as the 48 that are there (10 tokens)" in said
+    assert figures(said, "generate")[5:7] == ["480", "393"], said

@@ -7,6 +7,7 @@ In: a recipe and a run directory. Out: the artefacts of every stage up to the on
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -17,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
-from preceptor.binding import Bound, processes, progress_bars
+from preceptor import aggregate, card, estimate, evals, filter, generate, judge, prompts, runs, spec, speclint
+from preceptor.binding import Bound, path_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Case, Confusion, Judge
@@ -49,6 +50,49 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
         with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
             for stage in stages(recipe, until):
                 _STAGES[stage](bound)
+
+
+def dry_run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
+    """Specification and prompts for real, which ask nobody; then what the other stages up to `until` would ask for, printed."""
+    with Run.open(run_dir) as held, progress_bars() as show, Workers(1) as workers, closing(Bound(recipe, held, workers, show)) as bound:
+        for stage in ("spec", "prompts"):
+            _STAGES[stage](bound)
+        asked, assumptions = _asked(bound, stages(recipe, until))
+    console = Console()
+    console.print(estimate.table(asked))
+    for line in assumptions:
+        console.print(f"- {line}", highlight=False, markup=False)
+
+
+def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], list[str]]:
+    recipe, models = bound.recipe, bound.recipe.models
+    generator = models.generator or models.policy
+    writer, reader, policy = (
+        estimate.counter(ref, None if ref.server else path_of(ref)) for ref in (generator, models.judge, models.policy)
+    )
+    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
+    lengths = estimate.Lengths.of(bound.run.path("03_completions.jsonl"), recipe.generate.max_tokens)
+    common = (recipe, bound.spec, given, bound.wording)
+    made = {
+        "generate": lambda: estimate.generation(*common, writer, lengths),
+        "judge": lambda: estimate.judging(*common, reader, lengths),
+        "rl": lambda: estimate.rewards(*common, reader, lengths),
+        "evals": lambda: estimate.evaluation(recipe, bound.spec, planned_arms(bound), bound.suites, bound.wording, policy, lengths),
+    }
+    made = made if bound.suites else {stage: make for stage, make in made.items() if stage != "evals"}
+    rows = [make() for stage, make in made.items() if stage in planned]
+    splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
+    return [row for row in rows if row.calls], [
+        f"prompts: {splits}",
+        f"expected: {lengths.said}; readings of the judge a quarter as long as they may be",
+    ]
+
+
+def planned_arms(bound: Bound) -> list[Arm]:
+    """The arms that will be measured, all with the policy in the place of what is yet to be trained."""
+    base = bound.play("base", bound.recipe.models.policy)
+    trained = [] if bound.recipe.models.policy.server else [Arm(name, base) for name in (*SFT_ARMS, *RL_ARMS)]
+    return [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries"), *trained]
 
 
 def stages(recipe: Recipe, until: str) -> list[str]:
