@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,13 @@ KEY = "sk-very-secret"
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "BACKOFF", (0.005, 0.05))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Callable[..., Store]]:
+    """Opens the test's store, any number of times, and closes it at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda limits=None: stack.enter_context(contextlib.closing(Store(tmp_path / "replies.db", limits)))
 
 
 def requests(count: int, *, systems: int = 1, max_tokens: int = 20) -> list[Request]:
@@ -86,10 +95,10 @@ def test_earlier_reasoning_is_not_sent() -> None:
     assert "CANARY" not in str(server.bodies)
 
 
-def test_faults_lose_double_and_score_nothing(tmp_path: Path) -> None:
+def test_faults_lose_double_and_score_nothing(opened: Callable[..., Store]) -> None:
     faults = {"busy": 0.1, "error": 0.05, "hang": 0.02, "garbage": 0.02, "truncated": 0.01, "reset": 0.02}
     with serving(Behaviour(faults=faults, latency=(0.0, 0.01))) as (url, server):
-        store = Store(tmp_path / "replies.db")
+        store = opened()
         with endpoint(url, store, timeout=0.3, concurrency=32) as model:
             found = list(model.stream(requests(600, systems=5)))
     assert Counter(number for number, _ in found) == Counter(range(600))
@@ -105,7 +114,6 @@ def test_faults_lose_double_and_score_nothing(tmp_path: Path) -> None:
     assert books.known.completion_tokens == 600 * 10
     lost = server.outcomes["hang"] + server.outcomes["garbage"] + server.outcomes["reset"] + server.outcomes["error"]
     assert books.unknown.completion_tokens == lost * 20, "what may have been billed stands at its bound"
-    store.close()
 
 
 def test_what_keeps_failing_is_a_failed_reply_with_its_reason() -> None:
@@ -189,14 +197,13 @@ def test_what_the_user_must_mend_stops_at_once(monkeypatch: pytest.MonkeyPatch, 
     assert len(server.bodies) <= 3
 
 
-def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_key_is_sent_and_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, opened: Callable[..., Store]) -> None:
     monkeypatch.setenv("TEST_KEY", KEY)
     with serving(Behaviour(key=KEY)) as (url, _):
-        store = Store(tmp_path / "replies.db")
+        store = opened()
         with endpoint(url, store, key_env="TEST_KEY") as model:
             assert complete(model, requests(1))[0].status == "ok"
             assert KEY not in repr(vars(model.config)) + model.identity
-        store.close()
     assert all(KEY.encode() not in path.read_bytes() for path in tmp_path.iterdir())
 
 
@@ -223,48 +230,44 @@ def test_a_content_filter_that_answers_400_is_a_refusal() -> None:
 # The store
 
 
-def test_nothing_is_paid_twice(tmp_path: Path) -> None:
+def test_nothing_is_paid_twice(opened: Callable[..., Store]) -> None:
     with serving() as (url, server):
-        store = Store(tmp_path / "replies.db")
+        store = opened()
         with endpoint(url, store) as model:
             complete(model, requests(20))
             assert shown(complete(model, requests(30))) == expected(30)
         with endpoint(url, store, concurrency=3, timeout=5, price_prompt=1.0, price_completion=2.0) as other:
             complete(other, requests(30))
         assert len(server.bodies) == 30
-        store.close()
 
 
 @pytest.mark.parametrize("changed", [{"revision": "2"}, {"extra": {"reasoning_effort": "low"}}, {"omit": ("seed",)}])
-def test_what_changes_the_reply_is_asked_for_again(tmp_path: Path, changed: dict[str, Any]) -> None:
+def test_what_changes_the_reply_is_asked_for_again(opened: Callable[..., Store], changed: dict[str, Any]) -> None:
     with serving() as (url, server):
-        store = Store(tmp_path / "replies.db")
+        store = opened()
         with endpoint(url, store) as before, endpoint(url, store, **changed) as after:
             complete(before, requests(1))
             complete(after, requests(1))
             assert before.identity != after.identity
         assert len(server.bodies) == 2
-        store.close()
 
 
-def test_a_reply_that_is_read_otherwise_is_not_paid_for_again(tmp_path: Path) -> None:
+def test_a_reply_that_is_read_otherwise_is_not_paid_for_again(opened: Callable[..., Store]) -> None:
     body = {"choices": [{"message": {"content": "plan</think>done"}, "finish_reason": "stop"}]}
     with serving(Behaviour(fixed=(200, body))) as (url, server):
-        store = Store(tmp_path / "replies.db")
+        store = opened()
         with endpoint(url, store) as wrong, endpoint(url, store, reasoning="prefilled") as right:
             assert complete(wrong, requests(1))[0].status == "malformed"
             assert complete(right, requests(1))[0] == Reply("plan", "done", "ok")
         assert len(server.bodies) == 1
-        store.close()
 
 
-def test_failures_are_not_kept(tmp_path: Path) -> None:
-    store = Store(tmp_path / "replies.db")
+def test_failures_are_not_kept(opened: Callable[..., Store]) -> None:
+    store = opened()
     with serving(Behaviour(faults={"error": 1.0})) as (url, server), endpoint(url, store) as model:
         assert complete(model, requests(1))[0].status == "failed"
         server.behaviour.faults = {}
         assert complete(model, requests(1))[0].status == "ok"
-    store.close()
 
 
 def test_a_store_that_is_no_store_is_one_line(tmp_path: Path) -> None:
@@ -273,8 +276,8 @@ def test_a_store_that_is_no_store_is_one_line(tmp_path: Path) -> None:
         Store(tmp_path / "replies.db")
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
-    store = Store(tmp_path / "replies.db")
+def test_a_full_disk_is_one_line(opened: Callable[..., Store]) -> None:
+    store = opened()
     store._file.execute(f"pragma max_page_count = {store._file.execute('pragma page_count').fetchone()[0]}")
     with (
         serving() as (url, _),
@@ -282,29 +285,26 @@ def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
         pytest.raises(StorageError, match=r"replies.db: the store of replies: .*full"),
     ):
         complete(model, requests(500))
-    store.close()
 
 
 # The budget
 
 
 @pytest.mark.parametrize("limits", [Limits(tokens=5_000), Limits(cost=0.02)])
-def test_a_budget_is_never_exceeded_and_work_is_kept(tmp_path: Path, limits: Limits) -> None:
+def test_a_budget_is_never_exceeded_and_work_is_kept(opened: Callable[..., Store], limits: Limits) -> None:
     settings = {"price_prompt": 1.0, "price_completion": 20.0, "concurrency": 7}
     with serving(Behaviour(faults={"error": 0.1})) as (url, server):
-        store = Store(tmp_path / "replies.db", limits)
+        store = opened(limits)
         got: list[Reply] = []
         with endpoint(url, store, **settings) as model, pytest.raises(StageFailed, match="the budget does not bear another call"):
             got += [reply for _, reply in model.stream(requests(2000))]
         tokens, cost = store.total()
-        store.close()
         assert limits.allow(tokens, cost)
         asked = len(server.bodies)
         assert asked > 50, "most of the budget is used"
-        store = Store(tmp_path / "replies.db", Limits())
+        store = opened(Limits())
         with endpoint(url, store, **settings) as model:
             assert shown(complete(model, requests(2000))) == expected(2000)
-        store.close()
 
 
 def test_prices_are_those_of_the_recipe() -> None:
@@ -350,11 +350,10 @@ def test_killed_again_and_again_it_ends_with_the_same_rows(tmp_path: Path) -> No
     assert sorted(int(number) for number, _, _ in lines) == list(range(300))
     assert all(answer == f"question {number} seed {number}" for number, status, answer in lines if status == "ok")
     assert all(status == "ok" for _, status, _ in lines)
-    store = Store(Path(f"{rows}.db"))
-    (books,) = store.books()
+    with contextlib.closing(Store(Path(f"{rows}.db"))) as store:
+        (books,) = store.books()
     assert sum(books.calls.values()) >= server.outcomes.total(), "calls of a killed process are on the books"
     assert server.outcomes["ok"] <= 300 + 8 * kills, "only what was under way when it was killed is asked for again"
-    store.close()
 
 
 # The rest

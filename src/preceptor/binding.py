@@ -66,6 +66,8 @@ def processes(recipe: Recipe) -> int:
     """How many processes share the work: what the recipe says, else two on a CPU with two cores and one on a GPU."""
     if recipe.run.processes:
         return recipe.run.processes
+    if all(ref.server for ref in (recipe.models.policy, recipe.models.generator or recipe.models.policy, recipe.models.judge)):
+        return 1  # nothing runs here, and torch may not be installed
     require_extra("train", "torch")
     import torch
 
@@ -86,11 +88,6 @@ class Till:
     path: Path
     limits: Limits
 
-    def endpoint(self, ref: ModelRef, reasoning: Reasoning) -> Endpoint:
-        """The client of a model that is served by others."""
-        assert ref.server is not None
-        return Endpoint(ref.id, ref.server, store=Store(self.path, self.limits), reasoning=reasoning)
-
     def books(self) -> list[Spent]:
         """What was spent on each model so far."""
         with closing(Store(self.path)) as store:
@@ -99,7 +96,7 @@ class Till:
     def model_here(self, ref: ModelRef, reasoning: Reasoning) -> Model:
         """The model of a role within this process."""
         if ref.server:
-            return self.endpoint(ref, reasoning)
+            return Endpoint(ref.id, ref.server, store=Store(self.path, self.limits), reasoning=reasoning)
         from preceptor.models.local import LocalModel
 
         return LocalModel.load(path_of(ref), batch_size=ref.batch_size, dtype=ref.number_type)
@@ -115,6 +112,7 @@ class Bound:
     show: Show
     _identities: dict[Path, str] = field(default_factory=dict)
     _endpoints: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
+    _store: Store | None = None
 
     @cached_property
     def spec(self) -> Spec:
@@ -154,14 +152,19 @@ class Bound:
     def serving(self, ref: ModelRef) -> Endpoint:
         """A model behind a server; connections and store are shared by the roles that use it."""
         reasoning: Reasoning = "optional" if ref is self.recipe.models.judge else "required"
+        assert ref.server is not None
+        if self._store is None:
+            self._store = Store(self.till.path, self.till.limits)
         if (ref.id, reasoning) not in self._endpoints:
-            self._endpoints[ref.id, reasoning] = self.till.endpoint(ref, reasoning)
+            self._endpoints[ref.id, reasoning] = Endpoint(ref.id, ref.server, store=self._store, reasoning=reasoning)
         return self._endpoints[ref.id, reasoning]
 
     def close(self) -> None:
-        """Close the connections to servers."""
+        """Close the connections to servers, and the store."""
         for endpoint in self._endpoints.values():
             endpoint.close()
+        if self._store is not None:
+            self._store.close()
 
     def model(self, name: str, path: Path) -> Model:
         """A local model answered by the worker processes."""

@@ -88,9 +88,13 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             # One thread at a time uses it, but not always the same one (see `endpoint`).
             self._file = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            self._file.execute("pragma journal_mode = wal")
-            self._file.execute("pragma synchronous = normal")  # a killed process loses nothing, a power cut the last seconds
-            self._file.executescript(_TABLES)
+            try:
+                self._file.execute("pragma journal_mode = wal")
+                self._file.execute("pragma synchronous = normal")  # a killed process loses nothing, a power cut the last seconds
+                self._file.executescript(_TABLES)
+            except sqlite3.DatabaseError:
+                self._file.close()
+                raise
 
     def close(self) -> None:
         """Close the file."""
