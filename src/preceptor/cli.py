@@ -44,6 +44,7 @@ EXTRAS = {
     "ray": "ray",
     "uvicorn": "serve",
     "starlette": "serve",
+    "prometheus_client": "serve",
     "inspect_ai": "eval",
 }
 """Optional module -> the extra that brings it."""
@@ -191,6 +192,18 @@ def check_world(arguments: argparse.Namespace) -> None:
         raise StageFailed(f"{short} of {len(findings)} figures fall short of their bar")
 
 
+def serve_judge(arguments: argparse.Namespace) -> None:
+    """`preceptor judge serve RECIPE`."""
+    from preceptor import recipe
+
+    plan = recipe.load(arguments.recipe, arguments.set)
+    from preceptor.serve import start
+    from preceptor.serve.desk import Limits
+
+    limits = Limits(queue_items=arguments.queue, batch_items=arguments.batch, timeout_seconds=arguments.timeout)
+    start.run(plan, arguments.dir, host=arguments.host, port=arguments.port, key_env=arguments.key_env, limits=limits)
+
+
 def printable(text: str) -> str:
     """Text without control characters other than line feeds and tabs; each becomes `\N{REPLACEMENT CHARACTER}`."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -219,6 +232,8 @@ def parser() -> Parser:
     for stage in STAGES:
         if stage in ABOUT:
             _add_stage(commands, stage, ABOUT[stage], until=stage)
+        if stage == "judge":
+            _add_judge_serve(commands)
     _add_readers(commands)
     _add_world(commands)
     return main
@@ -244,6 +259,26 @@ def _add_stage(commands: Any, name: str, about: str, until: str) -> None:
     stage.add_argument("--dir", type=Path, help="the run directory (default: runs/NAME, by the recipe's name)")
     stage.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set generate.samples=2")
     stage.set_defaults(until=until)
+
+
+def _add_judge_serve(commands: Any) -> None:
+    serve = _add(commands, "judge serve", serve_judge, "answer over HTTP as the judge that rewards RL")
+    serve.add_argument("recipe", type=Path, help="a TOML file, for example recipes/demo.toml")
+    serve.add_argument("--dir", type=Path, help="a run directory whose specification it judges by (default: the recipe's)")
+    serve.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set reward.votes=3")
+    serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8100, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--key-env", metavar="NAME", help="the environment variable that holds the key clients must show")
+    serve.add_argument("--queue", type=_positive, default=4096, help="items that may wait (default: %(default)s)")
+    serve.add_argument("--batch", type=_positive, default=512, help="items judged together at most (default: %(default)s)")
+    serve.add_argument("--timeout", type=_positive, default=300, help="seconds after which an item is an abstention (default: %(default)s)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
 
 
 def _add_readers(commands: Any) -> None:
