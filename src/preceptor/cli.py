@@ -204,6 +204,20 @@ def serve_judge(arguments: argparse.Namespace) -> None:
     start.run(plan, arguments.dir, host=arguments.host, port=arguments.port, key_env=arguments.key_env, limits=limits)
 
 
+def export(arguments: argparse.Namespace) -> None:
+    """`preceptor export verl RUN` and `preceptor export openrlhf RUN`."""
+    from preceptor.exports import write
+    from preceptor.exports.client import Service
+
+    service = Service(url=arguments.url, key_env=arguments.key_env)
+    if arguments.target == "verl":
+        written = write.verl(arguments.run, arguments.out, service, ends=arguments.end, prefilled=arguments.prefilled)
+    else:
+        written = write.openrlhf(arguments.run, arguments.out, service, ends=arguments.end)
+    for path in written:
+        print(path)
+
+
 def printable(text: str) -> str:
     """Text without control characters other than line feeds and tabs; each becomes `\N{REPLACEMENT CHARACTER}`."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -235,6 +249,7 @@ def parser() -> Parser:
         if stage == "judge":
             _add_judge_serve(commands)
     _add_readers(commands)
+    _add_export(commands)
     _add_world(commands)
     return main
 
@@ -290,6 +305,24 @@ def _add_readers(commands: Any) -> None:
     talk.add_argument("--max-tokens", type=int, default=512, help="new tokens per turn, reasoning and answer (default: %(default)s)")
     for reader in (row, talk):
         reader.add_argument("--dir", type=Path, help="the run directory (default: the newest in runs/)")
+
+
+def _add_export(commands: Any) -> None:
+    exports = commands.add_parser("export", help="train elsewhere, with the judge service as the reward").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    for target, name in (("verl", "verl"), ("openrlhf", "OpenRLHF")):
+        made = _add(exports, target, export, f"write the data set and the reward file for {name}")
+        made.add_argument("run", type=Path, help="a run directory with its prompts")
+        made.add_argument("--out", type=Path, required=True, help="the folder to write into")
+        made.add_argument("--url", default="http://127.0.0.1:8100", help="where `preceptor judge serve` listens (default: %(default)s)")
+        made.add_argument("--key-env", metavar="NAME", help="the environment variable that holds the service's key")
+        made.add_argument("--end", action="append", default=[], metavar="TEXT", help="an end-of-turn token of the policy, as text")
+        made.set_defaults(target=target)
+        if target == "verl":
+            made.add_argument(
+                "--prefilled", action="store_true", help="the policy's template opens the reasoning block (compute_score only)"
+            )
 
 
 def _add_world(commands: Any) -> None:
