@@ -43,13 +43,7 @@ def service(url: str, **changes: Any) -> Service:
 
 
 def ask(client: Client, answers: Sequence[str]) -> list[Judgement]:
-    async def asked() -> list[Judgement]:
-        try:
-            return await client.judge([answer_view(answer) for answer in answers])
-        finally:
-            await client.close()
-
-    return asyncio.run(asked())
+    return asyncio.run(client.judge([answer_view(answer) for answer in answers]))
 
 
 def scores(judgements: Sequence[Judgement]) -> list[float | None]:
@@ -101,7 +95,6 @@ def test_judgements_come_back_in_order_over_many_requests(served: Served) -> Non
     assert scores(ask(Client(service(served.url, batch=7, concurrency=3)), answers)) == expected
     now = Client(service(served.url))
     assert scores(now.judge_now([answer_view(answer) for answer in answers])) == expected
-    asyncio.run(now.close())
 
 
 def test_it_may_be_used_from_several_event_loops(served: Served) -> None:

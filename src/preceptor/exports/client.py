@@ -15,6 +15,7 @@ import os
 import random
 import time
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -65,7 +66,6 @@ class Client:
                 raise UsageError(f"the environment variable {service.key_env} is not set", hint="it must hold the key of the judge service")
             self._headers["Authorization"] = f"Bearer {os.environ[service.key_env]}"
         self._loops: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[httpx.AsyncClient, asyncio.Semaphore]] = WeakKeyDictionary()
-        self._now: httpx.Client | None = None
 
     async def judge(self, views: Sequence[AnswerView]) -> list[Judgement]:
         """Judgements of `views`, in order. Raises `StageFailed` for what waiting does not mend."""
@@ -75,8 +75,6 @@ class Client:
 
     def judge_now(self, views: Sequence[AnswerView]) -> list[Judgement]:
         """The same in a thread of the caller's."""
-        if self._now is None:
-            self._now = httpx.Client(**self._options())
         asking = self._ask(views)
         try:
             wait = next(asking)
@@ -89,14 +87,6 @@ class Client:
                 wait = asking.send(outcome)
         except StopIteration as done:
             return done.value
-
-    async def close(self) -> None:
-        """Close the connections of this event loop and those of `judge_now`."""
-        if self._now is not None:
-            self._now.close()
-            self._now = None
-        if (kept := self._loops.pop(asyncio.get_running_loop(), None)) is not None:
-            await kept[0].aclose()
 
     async def _judge_batch(self, views: Sequence[AnswerView]) -> list[Judgement]:
         client, turn = self._of_this_loop()
@@ -147,14 +137,20 @@ class Client:
         return self.service.url.rstrip("/") + "/v1/judge"
 
     def _options(self) -> dict[str, Any]:
-        return {"headers": self._headers, "timeout": self.service.timeout_seconds, "trust_env": False}
+        """A connection is not kept: trainers end event loops with no word to us, a verdict takes far longer than a connection, and how many
+        there are at a time is bounded."""
+        limits = httpx.Limits(max_connections=self.service.concurrency, max_keepalive_connections=0)
+        return {"headers": self._headers, "timeout": self.service.timeout_seconds, "limits": limits, "trust_env": False}
+
+    @cached_property
+    def _now(self) -> httpx.Client:
+        return httpx.Client(**self._options())
 
     def _of_this_loop(self) -> tuple[httpx.AsyncClient, asyncio.Semaphore]:
         """Connections and turns belong to an event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            limits = httpx.Limits(max_connections=self.service.concurrency)
-            self._loops[loop] = httpx.AsyncClient(limits=limits, **self._options()), asyncio.Semaphore(self.service.concurrency)
+            self._loops[loop] = httpx.AsyncClient(**self._options()), asyncio.Semaphore(self.service.concurrency)
         return self._loops[loop]
 
 
