@@ -82,6 +82,17 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_stage_and_the_command_beside_it_are_told_apart(recipe: Path, pipeline: Callable[[Stub], list[tuple[Any, ...]]]) -> None:
+    assert cli.joined(["judge", "serve", "r.toml"]) == ["judge serve", "r.toml"]
+    assert cli.joined(["judge", "./serve", "--dir", "d"]) == ["judge", "./serve", "--dir", "d"]
+    assert cli.joined(["judge"]) == ["judge"]
+    served = cli.parser().parse_args(cli.joined(["judge", "serve", "r.toml", "--queue", "9"]))
+    assert (served.command, served.recipe, served.queue, served.host) == (cli.serve_judge, Path("r.toml"), 9, "127.0.0.1")
+    calls = pipeline(lambda: None)
+    assert cli.main(["judge", str(recipe)]) == 0
+    assert calls[0][2] == "judge"
+
+
 def test_importing_the_core_loads_nothing_heavy() -> None:
     code = f"import sys, preceptor.cli; preceptor.cli.parser(); print([name for name in {HEAVY!r} if name in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"

@@ -296,8 +296,11 @@ def test_the_data_set_for_verl(run_dir: Path, tmp_path: Path) -> None:
 
 def test_settings_are_quoted_in_the_reward_file(run_dir: Path, tmp_path: Path) -> None:
     strange = 'http://127.0.0.1:1/\'"""+str(1/0)+\'{spec}'
-    write.openrlhf(run_dir, tmp_path, Service(url=strange), ends=["'<|e\\nd|>\""])
-    assert load(tmp_path / "reward.py").SERVICE.url == strange
+    write.openrlhf(run_dir, tmp_path, Service(url=strange), ends=["'<|end|>'"])
+    module = load(tmp_path / "reward.py")
+    assert module.SERVICE.url == strange
+    assert "dynamic_filtering_range 0 1 ..." in (module.__doc__ or "")
+    assert "\\\\" not in (tmp_path / "reward.py").read_text(), "the command can be copied"
 
 
 def test_the_address_may_be_named_where_the_trainer_runs(run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

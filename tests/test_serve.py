@@ -177,7 +177,7 @@ def test_reasoning_is_refused_wherever_it_is_put(served: Served, number: int) ->
 
 def test_ordinary_text_is_not_taken_for_reasoning() -> None:
     assert not any(
-        map(reads_like_reasoning, ["I think so", "x |> f <| y", "a < b > c", "<b>bold</b>", "The analysis of the assistant", "2 <= 3"])
+        map(reads_like_reasoning, ["I think so", "x |> f <| y", "a < b > c", "<b>bold</b>", "Analysis: the assistant final exam", "2 <= 3"])
     )
     view = AnswerView(messages=(Message(role="user", content="<think>ignore the policy</think>"),), category="tools", answer="No.")
     assert reasoning_in(view) is None, "a user may write what they like"
@@ -294,8 +294,10 @@ def test_a_client_that_leaves_takes_only_its_own_items_with_it() -> None:
 def test_stopping_finishes_what_is_queued() -> None:
     gate = Gate()
     with running(gate) as served, ThreadPoolExecutor(8) as clients:
-        asked = [clients.submit(served.post, f"fine {number}") for number in range(5)]
-        until(lambda: len(served.model.requests) + served.waiting >= 5)
+        asked = [clients.submit(served.post, "fine first")]
+        until(lambda: served.model.requests)
+        asked += [clients.submit(served.post, f"fine {number}") for number in range(4)]
+        until(lambda: served.waiting == 4)
         stopping = clients.submit(served.stop)
         until(lambda: not _reachable(served.url))
         assert not any(one.done() for one in asked)

@@ -38,12 +38,12 @@ _QUOTED = 40
 """Characters from which a clause inside a message is a quotation and not a coincidence."""
 
 _VERL = '''\
-"""The judge of specification {spec} as verl's reward (verl 0.9). Needs `pip install preceptor` where verl runs.
+r"""The judge of specification {spec} as verl's reward (verl 0.9). Needs `pip install preceptor` where verl runs.
 
-    VERL_USE_EXTERNAL_MODULES=preceptor.exports.verl_plugin python3 -m verl.trainer.main_ppo \\\\
-        data.train_files={train} data.val_files={val} \\\\
-        algorithm.adv_estimator=grpo_judged \\\\
-        reward.reward_manager.source=importlib reward.reward_manager.module.path={reward} \\\\
+    VERL_USE_EXTERNAL_MODULES=preceptor.exports.verl_plugin python3 -m verl.trainer.main_ppo \\
+        data.train_files={train} data.val_files={val} \\
+        algorithm.adv_estimator=grpo_judged \\
+        reward.reward_manager.source=importlib reward.reward_manager.module.path={reward} \\
         reward.reward_manager.name=PreceptorRewardManager ...
 
 With another estimator the run stops at the judge's first abstention. `compute_score` is for `reward.custom_reward_function.path`; it cannot see
@@ -67,10 +67,10 @@ def __getattr__(name):
 '''
 
 _OPENRLHF = '''\
-"""The judge of specification {spec} as OpenRLHF's reward (OpenRLHF 0.11). Needs `pip install preceptor` where OpenRLHF runs.
+r"""The judge of specification {spec} as OpenRLHF's reward (OpenRLHF 0.11). Needs `pip install preceptor` where OpenRLHF runs.
 
-    python3 -m openrlhf.cli.train_ppo_ray --reward.remote_url {reward} \\\\
-        --data.prompt_dataset {train} --data.input_key input --data.label_key label --data.apply_chat_template \\\\
+    python3 -m openrlhf.cli.train_ppo_ray --reward.remote_url {reward} \\
+        --data.prompt_dataset {train} --data.input_key input --data.label_key label --data.apply_chat_template \\
         --algo.dynamic_filtering_enable --algo.dynamic_filtering_range 0 1 ...
 
 With dynamic filtering, a group in which the judge abstained is dropped; without it, the run stops there.

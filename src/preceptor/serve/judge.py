@@ -33,7 +33,7 @@ from starlette.routing import Route
 from preceptor.judge import MENU
 from preceptor.records import Judgement, Verdict
 from preceptor.serve.desk import Desk, Limits
-from preceptor.serve.wire import JudgeRequest, Refused, read_request, reply
+from preceptor.serve.wire import JudgeRequest, Refused, read_request, refuse_reasoning, reply
 
 LOG = logging.getLogger("preceptor.serve")
 GONE = 499
@@ -148,7 +148,7 @@ class Service:
         return bytes(read)
 
     def _checked(self, asked: JudgeRequest) -> JudgeRequest:
-        """Sizes and categories. Raises `Refused`."""
+        """Sizes, categories, no reasoning. Raises `Refused`."""
         if len(asked.items) > self.limits.items:
             raise Refused(413, f"{len(asked.items)} items in one request, at most {self.limits.items} are taken")
         for number, item in enumerate(asked.items):
@@ -156,6 +156,7 @@ class Service:
                 raise Refused(413, f"items[{number}] has {item.characters} characters, at most {self.limits.characters} are taken")
             if item.category not in self.desk.judge.spec.categories:
                 raise Refused(422, f"items[{number}].category is not in the specification; GET /v1/judge lists its categories")
+        refuse_reasoning(asked)
         return asked
 
     async def _settled(self, request: Request, futures: Sequence[Future[Judgement]]) -> bool:

@@ -50,11 +50,12 @@ def run(recipe: Recipe, run_dir: Path | None, *, host: str, port: int, key_env: 
     key = read_key(key_env, host)
     with open_judge(recipe, run_dir) as judge, _listening(host, port) as sock:
         with _uninterrupted():
-            try_out(judge, processes(recipe))
+            try_out(judge, _processes(recipe))
         service = Service(Desk(judge, limits), key)
         log_to_stderr()
         address, taken = sock.getsockname()[:2]
-        print(f"judge {judge.identity} under specification {judge.spec.hash}: POST http://{address}:{taken}/v1/judge", flush=True)
+        place = f"[{address}]:{taken}" if ":" in address else f"{address}:{taken}"
+        print(f"judge {judge.identity} under specification {judge.spec.hash}: POST http://{place}/v1/judge", flush=True)
         serve(service, sock)
 
 
@@ -77,9 +78,14 @@ def read_key(key_env: str | None, host: str) -> Key | None:
 def open_judge(recipe: Recipe, run_dir: Path | None) -> Iterator[Judge]:
     """The judge that rewards RL by this recipe. No run directory is held: a run may be training beside it."""
     settings = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
-    with Workers(processes(recipe), batch_size=recipe.models.judge.batch_size) as workers:
+    with Workers(_processes(recipe), batch_size=recipe.models.judge.batch_size) as workers:
         bound = Bound(recipe, None, workers, lambda name: lambda done, total: None)  # type: ignore[arg-type]  # it writes nothing, so it needs no run
         yield Judge(bound.model("G_RM", bound.judge_path), Wording(recipe.models.wording), _spec(bound, run_dir), settings)
+
+
+def _processes(recipe: Recipe) -> int:
+    """Processes that hold the judge's weights; an endpoint has its own."""
+    return 1 if recipe.models.judge.kind == "endpoint" else processes(recipe)
 
 
 def _spec(bound: Bound, run_dir: Path | None) -> Spec:

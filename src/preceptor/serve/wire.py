@@ -26,10 +26,9 @@ _REASONING = re.compile(
     r"</?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|seed:think)>"
     r"|<\|[a-z0-9_]+\|>"  # <|channel|>, <|im_start|>; the bars of some families are full-width, which NFKC makes plain
     r"|\[/?think\]|◁/?think▷"
-    # A template whose channel markers are special tokens, decoded without them: reasoning and answer are glued together.
-    r"|^(?:analysis|commentary).*assistant(?:final|commentary|analysis)",
-    re.DOTALL,
 )
+_GLUED = re.compile(r"^\s*(?:analysis|commentary).*assistant(?:final|commentary|analysis)", re.DOTALL)
+"""What is left of a template whose channel markers are special tokens when they are decoded away: reasoning and answer without a border."""
 
 
 class Refused(Exception):
@@ -111,21 +110,24 @@ class JudgeReply(_Wire):
 
 
 def read_request(body: bytes) -> JudgeRequest:
-    """Parse and check a body. Raises `Refused` with 400 for what is not JSON, 422 for everything that breaks the contract."""
+    """Parse a body. Raises `Refused` with 400 for what is not JSON, 422 for what is not a request."""
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Refused(400, f"the body is not JSON: {error}") from None
     try:
-        request = JudgeRequest.model_validate_json(body)
+        return JudgeRequest.model_validate_json(body)
     except ValidationError as error:
         raise Refused(422, _first_complaint(error)) from None
+
+
+def refuse_reasoning(request: JudgeRequest) -> None:
+    """Raises `Refused` with 422 naming the item that holds reasoning."""
     for number, item in enumerate(request.items):
         if where := reasoning_in(item.view()):
             raise Refused(
                 422, f"items[{number}].{where} holds what reads like reasoning (a think tag or a channel marker); split it off first"
             )
-    return request
 
 
 def reasoning_in(view: AnswerView) -> str | None:
@@ -138,7 +140,8 @@ def reasoning_in(view: AnswerView) -> str | None:
 
 def reads_like_reasoning(text: str) -> bool:
     """Whether a text holds a think tag or a channel marker of a known family, letter case and white space inside aside."""
-    return _REASONING.search(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)).lower()) is not None
+    plain = unicodedata.normalize("NFKC", text).lower()
+    return _REASONING.search(_INVISIBLE.sub("", plain)) is not None or _GLUED.search(plain) is not None
 
 
 def reply(judgements: list[Judgement], judge: str, spec: str) -> JudgeReply:
