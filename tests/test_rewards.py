@@ -106,6 +106,7 @@ def test_trl_gets_scores_floors_and_none(served: Served, posted: list[bytes]) ->
     names = [*TEXTS, "fine", "silent"]
     expected = [EXPECTED[name] for name in names]
     arguments, judge = trl_arguments(names), local_judge()
+    assert isinstance(judge.model, ScriptedModel)
     assert trl.in_process(judge, tiny.word_tokenizer())(**arguments) == expected
     assert CANARY not in str(judge.model.requests)
     assert not posted
@@ -164,7 +165,7 @@ def test_a_real_grpo_step_leaves_the_abstained_sample_out(
             seen["advantages"] = batch["advantages"].tolist()
             return batch
 
-    reward = trl.in_process(local_judge(), tokenizer) if route == "in process" else trl.remote(Service(url=served.url), tokenizer)
+    reward: Any = trl.in_process(local_judge(), tokenizer) if route == "in process" else trl.remote(Service(url=served.url), tokenizer)
     rows = trl.rows([prompt("w1 w2", split="rl"), prompt("w3 w4", split="rl")])
     with without_deprecations():
         common = common_arguments(tmp_path, 1, 0.0, batch=8, micro=8, save_every=0, seed=0)
@@ -208,7 +209,7 @@ def exported(run_dir: Path, out: Path, served: Served, target: str, monkeypatch:
     return load(out / "reward.py")
 
 
-def rendered(row: dict[str, Any]) -> str:
+def rendered(row: dict[str, Any]) -> Any:
     return tiny.word_tokenizer().apply_chat_template(row["input"], add_generation_prompt=True, tokenize=False)
 
 

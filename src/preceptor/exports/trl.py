@@ -17,7 +17,7 @@ parses leniently; here completions are split from their token ids by `chat.Rende
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from preceptor.chat import Renderer
@@ -58,7 +58,9 @@ def in_process(judge: Judge, tokenizer: PreTrainedTokenizerBase) -> Callable[...
     return spec_judge
 
 
-def remote(service: Service, tokenizer: PreTrainedTokenizerBase, max_abstention: float = 0.05) -> Callable[..., Awaitable[Rewards]]:
+def remote(
+    service: Service, tokenizer: PreTrainedTokenizerBase, max_abstention: float = 0.05
+) -> Callable[..., Coroutine[Any, Any, Rewards]]:
     """The reward function of a judge service. It is `async`: several such functions of a step wait at the same time."""
     renderer, client, watch = Renderer(tokenizer), Client(service), Watch(max_abstention)
 

@@ -6,7 +6,7 @@ token ids of one response. It decodes them with their special tokens, splits, an
 
 **Reward function** (`reward.custom_reward_function.path=reward.py`): `compute_score(data_source, solution_str, ground_truth, extra_info)`. verl
 decodes without special tokens before it calls this, so an answer cut off at the token limit cannot be told from a whole one, and a family
-whose channel markers are special tokens (gpt-oss) gets the floor for everything. A finished turn is assumed.
+whose tags or channel markers are special tokens (gpt-oss) gets the floor for everything. A finished turn is assumed.
 
 An abstention has no value in verl. What happens to each candidate was read in the source of 0.9.1:
 
@@ -19,7 +19,8 @@ So by default an abstention raises `JudgeAbstained` and the run stops, with its 
 `algorithm.adv_estimator=grpo_judged` and `VERL_USE_EXTERNAL_MODULES=preceptor.exports.verl_plugin`, which registers it: then, and only then, the manager
 gives NaN, and `grpo_judged` leaves the sample out of its group's mean and standard deviation, gives it the advantage 0 and clears its
 `response_mask`, so that no policy loss, no KL and no entropy comes from it. The manager reads the estimator's name in verl's configuration, so the
-one cannot be on without the other. Not offered: the group's mean as a stand-in, which is a score like any other.
+one cannot be on without the other. verl's own means of scores are then NaN in such a step; `judge_abstained` counts the samples. Not offered: the
+group's mean as a stand-in, which is a score like any other.
 """
 
 from __future__ import annotations
