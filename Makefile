@@ -32,7 +32,7 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train,serve,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)
@@ -49,7 +49,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-COMMANDS := run "spec check" prompts generate judge filter sft rl evals card show chat "world pretrain" "world check"
+COMMANDS := run "spec check" prompts generate judge "judge serve" filter sft rl evals card show chat "export verl" "export openrlhf" "world pretrain" "world check"
 
 docs: $(STAMP)
 	@{ echo '# Commands'; for command in $(COMMANDS); do \

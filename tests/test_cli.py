@@ -82,6 +82,17 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_a_stage_and_the_command_beside_it_are_told_apart(recipe: Path, pipeline: Callable[[Stub], list[tuple[Any, ...]]]) -> None:
+    assert cli.joined(["judge", "serve", "r.toml"]) == ["judge serve", "r.toml"]
+    assert cli.joined(["judge", "./serve", "--dir", "d"]) == ["judge", "./serve", "--dir", "d"]
+    assert cli.joined(["judge"]) == ["judge"]
+    served = cli.parser().parse_args(cli.joined(["judge", "serve", "r.toml", "--queue", "9"]))
+    assert (served.command, served.recipe, served.queue, served.host) == (cli.serve_judge, Path("r.toml"), 9, "127.0.0.1")
+    calls = pipeline(lambda: None)
+    assert cli.main(["judge", str(recipe)]) == 0
+    assert calls[0][2] == "judge"
+
+
 def test_importing_the_core_loads_nothing_heavy() -> None:
     code = f"import sys, preceptor.cli; preceptor.cli.parser(); print([name for name in {HEAVY!r} if name in sys.modules])"
     assert python("-c", code).stdout.strip() == "[]"
@@ -95,7 +106,7 @@ def test_reading_a_recipe_loads_no_torch() -> None:
 def test_help_lists_the_stages_in_the_order_of_the_path() -> None:
     done = python("-m", "preceptor", "--help")
     assert done.returncode == 0
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    listed = [line.strip().split("  ")[0] for line in done.stdout.splitlines() if line.startswith("    ")]
     assert [name for name in listed if name in STAGES] == [stage for stage in STAGES if stage != "monitor"]
 
 

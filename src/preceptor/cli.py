@@ -44,11 +44,14 @@ EXTRAS = {
     "ray": "ray",
     "uvicorn": "serve",
     "starlette": "serve",
+    "prometheus_client": "serve",
     "inspect_ai": "eval",
 }
 """Optional module -> the extra that brings it."""
 
 INTERRUPTED = 130
+BESIDE_A_STAGE = {"judge": ("serve",)}
+"""Stage -> words that, behind its name, make a command of their own: `judge serve`, beside `judge RECIPE`."""
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -192,6 +195,32 @@ def check_world(arguments: argparse.Namespace) -> None:
         raise StageFailed(f"{short} of {len(findings)} figures fall short of their bar")
 
 
+def serve_judge(arguments: argparse.Namespace) -> None:
+    """`preceptor judge serve RECIPE`."""
+    from preceptor import recipe
+
+    plan = recipe.load(arguments.recipe, arguments.set)
+    from preceptor.serve import start
+    from preceptor.serve.desk import Limits
+
+    limits = Limits(queue_items=arguments.queue, batch_items=arguments.batch, timeout_seconds=arguments.timeout)
+    start.run(plan, arguments.dir, host=arguments.host, port=arguments.port, key_env=arguments.key_env, limits=limits)
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`preceptor export verl RUN` and `preceptor export openrlhf RUN`."""
+    from preceptor.exports import write
+    from preceptor.exports.client import Service
+
+    service = Service(url=arguments.url, key_env=arguments.key_env)
+    if arguments.target == "verl":
+        written = write.verl(arguments.run, arguments.out, service, ends=arguments.end, prefilled=arguments.prefilled)
+    else:
+        written = write.openrlhf(arguments.run, arguments.out, service, ends=arguments.end)
+    for path in written:
+        print(path)
+
+
 def printable(text: str) -> str:
     """Text without control characters other than line feeds and tabs; each becomes `\N{REPLACEMENT CHARACTER}`."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -220,9 +249,19 @@ def parser() -> Parser:
     for stage in STAGES:
         if stage in ABOUT:
             _add_stage(commands, stage, ABOUT[stage], until=stage)
+        if stage == "judge":
+            _add_judge_serve(commands)
     _add_readers(commands)
+    _add_export(commands)
     _add_world(commands)
     return main
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """`judge serve ...` as one word and the rest: argparse cannot tell a command from the recipe of a stage. A recipe called `serve` is `./serve`."""
+    if len(words) > 1 and words[1] in BESIDE_A_STAGE.get(words[0], ()):
+        return [f"{words[0]} {words[1]}", *words[2:]]
+    return list(words)
 
 
 def _add(commands: Any, name: str, command: Command, about: str) -> argparse.ArgumentParser:
@@ -241,6 +280,26 @@ def _add_stage(commands: Any, name: str, about: str, until: str) -> None:
     stage.set_defaults(until=until)
 
 
+def _add_judge_serve(commands: Any) -> None:
+    serve = _add(commands, "judge serve", serve_judge, "answer over HTTP as the judge that rewards RL")
+    serve.add_argument("recipe", type=Path, help="a TOML file, for example recipes/demo.toml")
+    serve.add_argument("--dir", type=Path, help="a run directory whose specification it judges by (default: the recipe's)")
+    serve.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set reward.votes=3")
+    serve.add_argument("--host", default="127.0.0.1", help="(default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8100, help="0 takes a free one (default: %(default)s)")
+    serve.add_argument("--key-env", metavar="NAME", help="the environment variable that holds the key clients must show")
+    serve.add_argument("--queue", type=_positive, default=4096, help="items that may wait (default: %(default)s)")
+    serve.add_argument("--batch", type=_positive, default=512, help="items judged together at most (default: %(default)s)")
+    serve.add_argument("--timeout", type=_positive, default=300, help="seconds after which an item is an abstention (default: %(default)s)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
 def _add_readers(commands: Any) -> None:
     row = _add(commands, "show", show, "print one row and its ancestry, from clause to score")
     row.add_argument("id", help="a row's id or the beginning of it, or a clause's id")
@@ -250,6 +309,24 @@ def _add_readers(commands: Any) -> None:
     talk.add_argument("--max-tokens", type=int, default=512, help="new tokens per turn, reasoning and answer (default: %(default)s)")
     for reader in (row, talk):
         reader.add_argument("--dir", type=Path, help="the run directory (default: the newest in runs/)")
+
+
+def _add_export(commands: Any) -> None:
+    exports = commands.add_parser("export", help="train elsewhere, with the judge service as the reward").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    for target, name in (("verl", "verl"), ("openrlhf", "OpenRLHF")):
+        made = _add(exports, target, export, f"write the data set and the reward file for {name}")
+        made.add_argument("run", type=Path, help="a run directory with its prompts")
+        made.add_argument("--out", type=Path, required=True, help="the folder to write into")
+        made.add_argument("--url", default="http://127.0.0.1:8100", help="where `preceptor judge serve` listens (default: %(default)s)")
+        made.add_argument("--key-env", metavar="NAME", help="the environment variable that holds the service's key")
+        made.add_argument("--end", action="append", default=[], metavar="TEXT", help="an end-of-turn token of the policy, as text")
+        made.set_defaults(target=target)
+        if target == "verl":
+            made.add_argument(
+                "--prefilled", action="store_true", help="the policy's template opens the reasoning block (compute_score only)"
+            )
 
 
 def _add_world(commands: Any) -> None:
@@ -266,7 +343,7 @@ def _add_world(commands: Any) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. 0 done, 2 something to mend, 130 interrupted, 1 anything else."""
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(joined(sys.argv[1:] if words is None else words))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in processes started from here
     try:
         arguments.command(arguments)

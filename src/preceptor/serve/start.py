@@ -1,0 +1,173 @@
+"""`preceptor judge serve RECIPE`: the judge of a recipe's RL, listening.
+
+In: a recipe, and a run directory where its specification lies already. The judge is the one `preceptor rl` would ask: the recipe's
+`[models.judge]` with `[judge]` and `[reward]` on top, reading answers only, so that its identity is the same.
+
+Before it listens it judges one answer: a judge that cannot be loaded or reached is found out here and not by a training run. On the first
+Ctrl-C or SIGTERM it stops listening, finishes what is queued and ends; worker processes are shielded from the Ctrl-C of their terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from preceptor import spec
+from preceptor.binding import Bound, processes
+from preceptor.errors import StageFailed, UsageError, require_extra
+from preceptor.judge import Judge
+from preceptor.models.workers import Workers
+from preceptor.recipe import Recipe
+from preceptor.records import Abstention, AnswerView, Message
+from preceptor.serve.desk import Desk, Limits
+from preceptor.serve.judge import Key, Service
+from preceptor.spec import Spec
+from preceptor.wording import Wording
+
+if TYPE_CHECKING:
+    import uvicorn
+
+SHORTEST_KEY = 16
+"""Characters. Shorter ones can be guessed over a network."""
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def run(recipe: Recipe, run_dir: Path | None, *, host: str, port: int, key_env: str | None, limits: Limits) -> None:
+    """Serve until told to stop. Raises `UsageError` for an address that is taken, a missing key and a judge that does not answer."""
+    require_extra("serve", "starlette")
+    require_extra("serve", "uvicorn")
+    require_extra("serve", "prometheus_client")
+    key = read_key(key_env, host)
+    with open_judge(recipe, run_dir) as judge, _listening(host, port) as sock:
+        with _uninterrupted():
+            try_out(judge, _processes(recipe))
+        service = Service(Desk(judge, limits), key)
+        log_to_stderr()
+        address, taken = sock.getsockname()[:2]
+        place = f"[{address}]:{taken}" if ":" in address else f"{address}:{taken}"
+        print(f"judge {judge.identity} under specification {judge.spec.hash}: POST http://{place}/v1/judge", flush=True)
+        serve(service, sock)
+
+
+def read_key(key_env: str | None, host: str) -> Key | None:
+    """The key named by an environment variable. Raises `UsageError` where there is none and the address can be reached from elsewhere."""
+    if key_env is None:
+        if host not in _LOOPBACK:
+            raise UsageError(f"listening on {host} without a key", hint="name an environment variable that holds one: --key-env NAME")
+        return None
+    secret = os.environ.get(key_env, "")
+    if len(secret) < SHORTEST_KEY:
+        raise UsageError(
+            f"the environment variable {key_env} holds no key of at least {SHORTEST_KEY} characters",
+            hint="set it, for example to `openssl rand -hex 32`",
+        )
+    return Key.of(secret)
+
+
+@contextmanager
+def open_judge(recipe: Recipe, run_dir: Path | None) -> Iterator[Judge]:
+    """The judge that rewards RL by this recipe. No run directory is held: a run may be training beside it."""
+    settings = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
+    with Workers(_processes(recipe), batch_size=recipe.models.judge.batch_size) as workers:
+        bound = Bound(recipe, None, workers, lambda name: lambda done, total: None)  # type: ignore[arg-type]  # it writes nothing, so it needs no run
+        yield Judge(bound.model("G_RM", bound.judge_path), Wording(recipe.models.wording), _spec(bound, run_dir), settings)
+
+
+def _processes(recipe: Recipe) -> int:
+    """Processes that hold the judge's weights; an endpoint has its own."""
+    return 1 if recipe.models.judge.kind == "endpoint" else processes(recipe)
+
+
+def _spec(bound: Bound, run_dir: Path | None) -> Spec:
+    """The run's own copy where a run is named, else what the recipe says."""
+    if run_dir is not None:
+        return spec.load(run_dir / "01_spec")
+    if bound.subject is not None:
+        return spec.parse(bound.subject.markdown(), source="world")
+    return spec.load(Path(str(bound.recipe.spec.source)))
+
+
+def try_out(judge: Judge, answers: int) -> None:
+    """Judge a greeting, once per worker process, so that weights are loaded. Raises `UsageError` when nothing comes back at all."""
+    category = min(judge.spec.categories)
+    views = [
+        AnswerView(messages=(Message(role="user", content="Hello."),), category=category, answer=f"Hello {number}.")
+        for number in range(answers)
+    ]
+    judgements = list(judge.judge_many([(view.id, view) for view in views]))
+    lost = [item for item in judgements if isinstance(item, Abstention) and item.reason == "transport"]
+    if len(lost) == len(judgements):
+        raise UsageError(f"the judge does not answer: {lost[0].detail}", hint="correct [models.judge], or start its server first")
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        sock = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"cannot listen on {host}:{port}: {error}", hint="choose another with --port") from None
+    with sock:
+        yield sock
+
+
+def server(service: Service) -> uvicorn.Server:
+    """The HTTP server. It is h11 on asyncio wherever it runs, so that it is the same everywhere."""
+    import uvicorn
+
+    patience = int(service.limits.timeout_seconds) + 10
+    config = uvicorn.Config(
+        service.app(), loop="asyncio", http="h11", ws="none", log_config=None, access_log=False, server_header=False,
+        limit_concurrency=512, timeout_graceful_shutdown=patience,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def serve(service: Service, sock: socket.socket) -> None:
+    """Answer on `sock` until a signal comes, then finish what is queued. Raises `StageFailed` if that takes too long."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the server handles them, and hands them on to these when it has finished
+        signal.signal(number, lambda *_: None)
+    server(service).run(sockets=[sock])
+    if not service.desk.close(timeout=5):
+        raise StageFailed("the judge did not finish what was queued in time")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started in here never hear a Ctrl-C; they end with their pipe."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per record. `fields` of the record are the service's own words and numbers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        fields: dict[str, Any] = getattr(record, "fields", {})
+        return orjson.dumps({"time": round(record.created, 3), "level": record.levelname.lower(), "event": record.msg, **fields}).decode()
+
+
+def log_to_stderr() -> None:
+    """The service's log goes to stderr, and its server's complaints with it, without tracebacks."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name, level in (("preceptor.serve", logging.INFO), ("uvicorn", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level)
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stderr.reconfigure(line_buffering=True)  # type: ignore[union-attr]
