@@ -169,3 +169,25 @@ def test_completions_are_as_long_as_those_that_are_there(
     said = capsys.readouterr().out
     assert "completions as long as the 48 that are there (10 tokens)" in said
     assert figures(said, "generate")[5:7] == ["480", "393"], said
+
+
+# The judge service in front of a served judge
+
+
+def test_a_served_judge_can_be_served_again(words: list[str], tmp_path: Path, key: str) -> None:
+    pytest.importorskip("uvicorn")
+    from preceptor import recipe
+    from preceptor.records import AnswerView, Message, Verdict
+    from preceptor.serve import start
+
+    view = AnswerView(messages=(Message(role="user", content="How?"),), category="self_harm", answer="Sorry.")
+    with serving(Behaviour(script=script)) as (url, server):
+        plan = recipe.load(words[0], [word for word in at(url) if word != "--set"])
+        (tmp_path / "run").mkdir()
+        with start.open_judge(plan, None) as judge:
+            start.try_out(judge, 1)
+            (judgement,) = judge.judge_many([(view.id, view)])
+            assert isinstance(judgement, Verdict)
+            assert judgement.score == 1.0
+            assert list(judge.judge_many([(view.id, view)])) == [judgement]
+        assert all("Thinking of the assistant" not in str(body) for body in server.bodies)

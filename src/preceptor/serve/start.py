@@ -26,6 +26,8 @@ from preceptor import spec
 from preceptor.binding import Bound, processes
 from preceptor.errors import StageFailed, UsageError, require_extra
 from preceptor.judge import Judge
+from preceptor.models import Model, store
+from preceptor.models.endpoint import Endpoint
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Abstention, AnswerView, Message
@@ -80,12 +82,27 @@ def open_judge(recipe: Recipe, run_dir: Path | None) -> Iterator[Judge]:
     settings = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
     with Workers(_processes(recipe), batch_size=recipe.models.judge.batch_size) as workers:
         bound = Bound(recipe, None, workers, lambda name: lambda done, total: None)  # type: ignore[arg-type]  # it writes nothing, so it needs no run
-        yield Judge(bound.model("G_RM", bound.judge_path), Wording(recipe.models.wording), _spec(bound, run_dir), settings)
+        with _model(bound, run_dir) as model:
+            yield Judge(model, Wording(recipe.models.wording), _spec(bound, run_dir), settings)
+
+
+@contextmanager
+def _model(bound: Bound, run_dir: Path | None) -> Iterator[Model]:
+    """Behind a server, with the run's store where a run is named; else answered by the worker processes."""
+    ref, section = bound.recipe.models.judge, bound.recipe.run
+    if not ref.server:
+        yield bound.play("G_RM", ref)
+        return
+    path = section.store or (run_dir / "replies.db" if run_dir else None)
+    with contextlib.ExitStack() as stack:
+        limits = store.Limits(section.max_tokens, section.max_cost)
+        kept = stack.enter_context(contextlib.closing(store.Store(path, limits))) if path else None
+        yield stack.enter_context(Endpoint(ref.id, ref.server, store=kept, reasoning="optional"))
 
 
 def _processes(recipe: Recipe) -> int:
-    """Processes that hold the judge's weights; an endpoint has its own."""
-    return 1 if recipe.models.judge.kind == "endpoint" else processes(recipe)
+    """Processes that hold the judge's weights; a served one has its own."""
+    return 1 if recipe.models.judge.server else processes(recipe)
 
 
 def _spec(bound: Bound, run_dir: Path | None) -> Spec:
