@@ -74,7 +74,7 @@ def _spec(bound: Bound) -> None:
 
 def _prompts(bound: Bound) -> None:
     drawn = bound.subject.training_prompts() if bound.subject else None
-    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation)
+    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation, progress=bound.show("prompts"))
 
 
 def _generate(bound: Bound) -> None:
