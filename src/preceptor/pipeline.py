@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
+from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint, star1
 from preceptor.binding import Bound, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
@@ -73,16 +73,24 @@ def _spec(bound: Bound) -> None:
 
 
 def _prompts(bound: Bound) -> None:
-    drawn = bound.subject.training_prompts() if bound.subject else None
-    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation, progress=bound.show("prompts"))
+    config, imported = bound.recipe.prompts, bound.recipe.star1
+    drawn = bound.subject.training_prompts() if bound.subject else star1.read(imported, config) if imported else None
+    config = star1.settings(config) if imported else config
+    prompts.run(bound.run, config, bound.spec, prompts=drawn, evaluation=bound.evaluation, progress=bound.show("prompts"))
 
 
 def _generate(bound: Bound) -> None:
+    if bound.recipe.star1:
+        star1.generate(bound.run, bound.recipe.star1, bound.recipe.generate.split, bound.recipe.prompts.local_copies)
+        return
     model = bound.model("G_base", bound.policy_path)
     generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
 
 
 def _judge(bound: Bound) -> None:
+    if bound.recipe.star1:
+        star1.judge(bound.run, bound.recipe.star1, bound.recipe.prompts.local_copies)
+        return
     model = bound.model("G_RM", bound.judge_path)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
     if bound.subject:

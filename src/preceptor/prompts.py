@@ -39,7 +39,7 @@ from preceptor.overlap import ngrams as ngrams  # `filter` compares with the sam
 from preceptor.pii import KINDS, Finding, Scanner, mask
 from preceptor.records import Message, Prompt, content_id
 from preceptor.runs import ARTEFACTS, Ledger, Run, Summary
-from preceptor.sources import Opened, SourceConfig
+from preceptor.sources import Opened, Row, SourceConfig
 from preceptor.spec import Spec
 
 (ARTEFACT,) = ARTEFACTS["prompts"]
@@ -259,7 +259,7 @@ Located = tuple[Path | str, int | None, Prompt]
 
 
 @dataclass(frozen=True)
-class _Read:
+class Read:
     """What was read: prompts with their places, and for sources what they are and what was no prompt."""
 
     rows: list[Located]
@@ -267,6 +267,17 @@ class _Read:
     """A manifest row each, so far without counts of what became of the prompts."""
     rejected: dict[str, Counter[str]] = field(default_factory=dict)
     """Source -> reason -> rows that are no prompt."""
+
+    def enter(self, opened: Opened, by_leave: Mapping[str, Any], rows: Iterable[Row]) -> None:
+        """Add a source with its rows. `by_leave`: what `leave` said of it."""
+        before, rejected = len(self.rows), Counter[str]()
+        for row in rows:
+            if row.prompt:
+                self.rows.append((row.where, row.line, row.prompt))
+            else:
+                rejected[str(row.reason)] += 1
+        self.rejected[opened.found.config.title] = rejected
+        self.sources.append({**opened.to_row(), **by_leave, "rows_read": len(self.rows) - before + rejected.total()})
 
 
 def held_out(config: PromptsConfig) -> list[Prompt]:
@@ -283,23 +294,19 @@ def _distinct(given: Sequence[SourceConfig]) -> None:
         raise UsageError(f"two sources are called {doubled[0]!r}", hint="give them a `name` each")
 
 
-def _read_sources(config: PromptsConfig) -> _Read:
+def _read_sources(config: PromptsConfig) -> Read:
     """Terms first, of all sources; then the data."""
     _distinct(config.sources)
     found = [sources.find(source, config.local_copies) for source in config.sources]
-    leave = [_leave(source, config) for source in found]
-    read = _Read([])
-    for source, allowed in zip(found, leave, strict=True):
+    allowed = [leave(source, config) for source in found]
+    read = Read([])
+    for source, by_leave in zip(found, allowed, strict=True):
         opened = sources.fetch(source)
-        rows, rejected = _rows_of(opened)
-        name = source.config.title
-        read.rows.extend(rows)
-        read.rejected[name] = rejected
-        read.sources.append({**opened.to_row(), **allowed, "rows_read": len(rows) + rejected.total()})
+        read.enter(opened, by_leave, sources.read(opened))
     return read
 
 
-def _leave(source: sources.Found, config: PromptsConfig) -> dict[str, Any]:
+def leave(source: sources.Found, config: PromptsConfig) -> dict[str, Any]:
     """What stands against a source's terms, and by whose leave it is used nevertheless. Raises `UsageError` where by nobody's."""
     against = licences.objections(source.terms, ())
     left = licences.objections(source.terms, config.allow_licences)
@@ -313,17 +320,6 @@ def _leave(source: sources.Found, config: PromptsConfig) -> dict[str, Any]:
     return {"objections": list(against), "allowed_by": allowed_by, "allowed_because": reason if left else None}
 
 
-def _rows_of(opened: Opened) -> tuple[list[Located], Counter[str]]:
-    rows: list[Located] = []
-    rejected: Counter[str] = Counter()
-    for row in sources.read(opened):
-        if row.prompt:
-            rows.append((row.where, row.line, row.prompt))
-        else:
-            rejected[str(row.reason)] += 1
-    return rows, rejected
-
-
 # The stage
 
 
@@ -332,11 +328,11 @@ def run(
     config: PromptsConfig,
     spec: Spec,
     *,
-    prompts: Iterable[Prompt] | None = None,
+    prompts: Iterable[Prompt] | Read | None = None,
     evaluation: Sequence[Prompt] = (),
     progress: Progress = lambda done, total: None,
 ) -> Summary:
-    """Write `02_prompts.jsonl` from `config.path`, from `config.sources` (and then `02_sources.json`) or from `prompts`.
+    """Write `02_prompts.jsonl` from `config.path`, from `config.sources` or from `prompts`; and `02_sources.json` where there are sources.
 
     `evaluation`: every evaluation prompt, those of `held_out(config)` among them. Raises `UsageError` when there is not exactly one
     place where prompts come from, when a source's terms stand against it, and when no prompt is left.
@@ -349,10 +345,10 @@ def run(
         "prompts": content_id([prompt.id for _, _, prompt in read.rows]),
         "evaluation": content_id([prompt.id for prompt in evaluation]),
     }
-    if config.sources:
+    if read.sources:
         identity["sources"] = content_id(read.sources)
     settings = config.model_dump(mode="json", exclude={"path", "local_copies", "evaluations"})  # the identity holds what was read from them
-    outputs = [ARTEFACT, MANIFEST] if config.sources else [ARTEFACT]
+    outputs = [ARTEFACT, MANIFEST] if read.sources else [ARTEFACT]
     step = run.step("prompts", config=settings, inputs=[], identity=identity, outputs=outputs, seed=config.seed)
     if step.done:
         return step.summary
@@ -362,31 +358,33 @@ def run(
     if not collected.prompts:
         raise UsageError(f"no prompt is left of {rows_in}: {dict(rejected) or 'the source is empty'}", where=_place(config))
     step.write_rows(ARTEFACT, (prompt.to_row() for prompt in collected.prompts))
-    if config.sources:
+    if read.sources:
         step.write(MANIFEST, orjson.dumps(_manifest(read, collected, evaluation, config), option=orjson.OPT_INDENT_2))
     ledger = Ledger(rows_in=rows_in, rows_out=len(collected.prompts), rejected=rejected)
     notes = {"split": Counter(prompt.split for prompt in collected.prompts), "met": collected.met, "masked": collected.masked}
     return step.finish(ledger=ledger, notes={name: note for name, note in notes.items() if note})
 
 
-def _read(config: PromptsConfig, prompts: Iterable[Prompt] | None) -> _Read:
+def _read(config: PromptsConfig, prompts: Iterable[Prompt] | Read | None) -> Read:
     if [config.path is not None, bool(config.sources), prompts is not None].count(True) != 1:
         raise UsageError(
             "prompts come either from a file, from sources or from the recipe's world, not from several and not from none",
             hint="set prompts.path or [[prompts.sources]]",
         )
+    if isinstance(prompts, Read):
+        return prompts
     if config.sources:
         return _read_sources(config)
     if config.path:
-        return _Read([(config.path, line, prompt) for line, prompt in read_jsonl(config.path)])
-    return _Read([("<prompts>", number, prompt) for number, prompt in enumerate(prompts or (), start=1)])
+        return Read([(config.path, line, prompt) for line, prompt in read_jsonl(config.path)])
+    return Read([("<prompts>", number, prompt) for number, prompt in enumerate(prompts or (), start=1)])
 
 
 def _place(config: PromptsConfig) -> Path | str:
     return config.path or ", ".join(source.title for source in config.sources) or "<prompts>"
 
 
-def _manifest(read: _Read, collected: Collected, evaluation: Sequence[Prompt], config: PromptsConfig) -> dict[str, Any]:
+def _manifest(read: Read, collected: Collected, evaluation: Sequence[Prompt], config: PromptsConfig) -> dict[str, Any]:
     """Sources with their terms and counts, what they were screened for, and which evaluation sets they met."""
     kept = Counter(str(prompt.meta.get("source", "")) for prompt in collected.prompts)
     removed = {name: Counter(read.rejected[name]) + Counter(collected.by_source.get(name, {})) for name in read.rejected}

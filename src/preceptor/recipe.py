@@ -34,6 +34,7 @@ from preceptor.judge import JudgeConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
+from preceptor.star1 import Star1Config
 from preceptor.world.subject import WorldConfig
 
 
@@ -130,6 +131,8 @@ class Recipe(Section):
     run: RunSection = RunSection()
     world: WorldConfig | None = None
     """There when the subject is the generated world: it brings specification, prompts, capability rows and suites."""
+    star1: Star1Config | None = None
+    """There when prompts, completions and verdicts are those of STAR-1."""
     spec: SpecSection
     models: ModelsSection
     prompts: PromptsConfig
@@ -159,6 +162,8 @@ class Recipe(Section):
     def _one_subject(self) -> Recipe:
         if (self.world is None) == (self.spec.source is None):
             raise ValueError("give either spec.source or a section [world], which writes its own specification")
+        if self.world is not None and self.star1 is not None:
+            raise ValueError("[star1] and [world] both bring prompts; leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -35,8 +35,9 @@ from preceptor.licences import Terms, canonical
 from preceptor.records import Prompt
 
 FORMATS = ("jsonl", "ndjson", "json", "parquet", "csv", "tsv")
-Reason = Literal["empty", "no_user_turn", "left_out"]
-"""Why a row is no prompt: it has no words; its conversation has no turn of a user; the recipe maps its label to nothing."""
+Reason = Literal["empty", "no_user_turn", "left_out", "upstream_left_out"]
+"""Why a row is no prompt: it has no words; its conversation has no turn of a user; the recipe maps its label to nothing, or leaves out
+the set that it was taken from."""
 
 _SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatgpt": "assistant"}
 """Names of speakers in other conventions."""
@@ -303,7 +304,7 @@ def read(opened: Opened) -> Iterator[Row]:
     config = opened.found.config
     left = config.limit
     for file in opened.files:
-        for where, line, row in _raw(file):
+        for where, line, row in raw(file):
             if left == 0:
                 return
             left = None if left is None else left - 1
@@ -320,7 +321,8 @@ Raw = Iterator[tuple[str, int | None, Any]]
 """Where, line, the row as read."""
 
 
-def _raw(file: Path) -> Raw:
+def raw(file: Path) -> Raw:
+    """The rows of one file as they are. Raises `DataError`."""
     kind = format_of(file.name)
     if kind == "parquet":
         yield from _parquet(file)
