@@ -142,7 +142,7 @@ RULES = spec.parse(
     + "".join(f"\n## Topic {name} {{#{name} kind=category}}\nAbout {name}.\n### {name.upper()}0 {{#{name.upper()}0 kind=default disposition=refuse}}\n"
               for name in "abcdefgh")
 )  # fmt: skip
-TOPICS = dict(
+TOPICS: dict[str, str] = dict(
     zip(
         ("Harassment / Hate / Discrimination", "Illicit / Criminal Behavior", "Intellectual Property", "Misinformation / Disinformation",
          "Privacy / Personal Data", "Self-Harm", "Sexual / Adult", "Violence / Physical Harm"),

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint, star1
+from preceptor import aggregate, card, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
 from preceptor.binding import Bound, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
@@ -93,8 +93,19 @@ def _judge(bound: Bound) -> None:
         return
     model = bound.model("G_RM", bound.judge_path)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
+    _opinions(bound)
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
+
+
+def _opinions(bound: Bound) -> None:
+    """`04_opinions.json`: whether the judge agreed with what it was told of the prompts, where it was told anything."""
+    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
+    if not any(prompt.opinion for prompt in given):
+        return
+    prompt_of = {row.id: row.prompt_id for row in read_records(bound.run.path("03_completions.jsonl"), Completion.from_row)}
+    counts = opinions.count(given, read_records(bound.run.path("04_verdicts.jsonl"), judgement_from_row), prompt_of)
+    bound.run.write("04_opinions.json", orjson.dumps(counts, option=orjson.OPT_INDENT_2))
 
 
 def _confusion(bound: Bound) -> list[dict[str, object]]:

@@ -72,7 +72,7 @@ class SourceConfig(BaseModel):
     category: str = "category"
     """Column with the label."""
     one_category: str | None = None
-    """The category of every row, where there is no column."""
+    """The category of every row, where there is no column; "" for rows that have none yet."""
     categories: dict[str, str] = Field(default_factory=dict)
     """Label of the data -> category of the specification. A label mapped to "" is left out; one not in it is taken as it is."""
     opinion: str | None = None
@@ -389,6 +389,7 @@ def _row(row: Any, config: SourceConfig, where: str, line: int | None) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"expected an object, found {type(row).__name__}", where=where, line=line)
     label = config.one_category if config.one_category is not None else _column(row, config.category, "category", where, line)
+    label = "" if label is None else label
     if not isinstance(label, str):
         raise DataError(f"column {config.category!r} holds {type(label).__name__}, expected a label", where=where, line=line)
     category = config.categories.get(label, label)
