@@ -88,30 +88,33 @@ class Near:
         self.threshold = threshold
         self._texts: list[str] = []
         self._signatures: list[RMinHash] = []
+        self._last: tuple[str, RMinHash] | None = None
         self._bands = RMinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, num_bands=_BANDS)
 
     def find(self, text: str) -> list[int]:
         """Numbers of the texts (0 for the first added) that `text` nearly repeats, ascending."""
-        signature = _signature(text)
+        signature = self._signature(text)
         least = self.threshold - _SIGNATURE_ERROR
         proposed = [number for number in sorted(self._bands.query(signature)) if self._signatures[number].jaccard(signature) >= least]
         return [number for number in proposed if jaccard(self._texts[number], text) >= self.threshold]
 
     def add(self, text: str) -> int:
         """Remember `text`; its number."""
-        number, signature = len(self._texts), _signature(text)
+        number, signature = len(self._texts), self._signature(text)
         self._texts.append(text)
         self._signatures.append(signature)
         self._bands.insert(number, signature)
         return number
 
+    def _signature(self, text: str) -> RMinHash:
+        """The last one is remembered: what is not found is added next."""
+        from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
 
-def _signature(text: str) -> RMinHash:
-    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]
-
-    signature = RMinHash(num_perm=_PERMUTATIONS, seed=1)
-    signature.update(list(shingles(text)))
-    return signature
+        if self._last is None or self._last[0] != text:
+            signature = RMinHash(num_perm=_PERMUTATIONS, seed=1)
+            signature.update(list(shingles(text)))
+            self._last = (text, signature)
+        return self._last[1]
 
 
 class NearConversations:
