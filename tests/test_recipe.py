@@ -128,8 +128,14 @@ def test_the_reward_is_a_judge_and_obeys_its_rules() -> None:
 
 def test_an_endpoint_needs_its_address() -> None:
     said = complaint(TEXT.replace('kind = "world"\nid = "judge"', 'kind = "endpoint"\nid = "judge"'))
-    assert said == 'r.toml:16: models.judge: `url` is needed with kind = "endpoint", and only there'
-    assert "url" in complaint(TEXT.replace('id = "judge"', 'id = "judge"\nurl = "http://localhost:1"'))
+    assert said == 'r.toml:16: models.judge: a table `server` with its url is needed with kind = "endpoint", and only there'
+    server = 'id = "judge"\n[models.judge.server]\nurl = "http://localhost:1/v1"'
+    assert "and only there" in complaint(TEXT.replace('id = "judge"', server))
+    good = TEXT.replace('kind = "world"\nid = "judge"', 'kind = "endpoint"\n' + server)
+    assert parse(good).models.judge.server is not None
+    assert "models.judge.server has no price_prompt" in complaint(good.replace("[run]", "[run]\nmax_cost = 5.0"))
+    said = complaint(good.replace('localhost:1/v1"', 'localhost:1/v1"\nconcurency = 3'))
+    assert "unknown key 'concurency' in [models.judge.server] (did you mean 'concurrency'?" in said
 
 
 def test_broken_toml_names_the_line() -> None:

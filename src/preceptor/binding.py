@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,9 @@ from preceptor import prompts, spec
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
+from preceptor.models.endpoint import Endpoint
+from preceptor.models.replies import Reasoning
+from preceptor.models.store import Limits, Spent, Store
 from preceptor.models.workers import Workers
 from preceptor.recipe import ModelRef, Recipe
 from preceptor.records import Prompt
@@ -69,6 +72,39 @@ def processes(recipe: Recipe) -> int:
     return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
+def path_of(ref: ModelRef) -> Path:
+    """The checkpoint folder of a role. Raises `UsageError` for a model that is served by others."""
+    if ref.server:
+        raise UsageError(f"{ref.id!r} is served by others, so its weights are not here", hint="use kind = 'local' where weights are needed")
+    return world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)
+
+
+@dataclass(frozen=True)
+class Till:
+    """Where replies of servers are kept, and what they may cost in all. Several processes may have it."""
+
+    path: Path
+    limits: Limits
+
+    def endpoint(self, ref: ModelRef, reasoning: Reasoning) -> Endpoint:
+        """The client of a model that is served by others."""
+        assert ref.server is not None
+        return Endpoint(ref.id, ref.server, store=Store(self.path, self.limits), reasoning=reasoning)
+
+    def books(self) -> list[Spent]:
+        """What was spent on each model so far."""
+        with closing(Store(self.path)) as store:
+            return store.books()
+
+    def model_here(self, ref: ModelRef, reasoning: Reasoning) -> Model:
+        """The model of a role within this process."""
+        if ref.server:
+            return self.endpoint(ref, reasoning)
+        from preceptor.models.local import LocalModel
+
+        return LocalModel.load(path_of(ref), batch_size=ref.batch_size, dtype=ref.number_type)
+
+
 @dataclass
 class Bound:
     """A recipe with its parts, made when they are first needed."""
@@ -78,6 +114,7 @@ class Bound:
     workers: Workers
     show: Show
     _identities: dict[Path, str] = field(default_factory=dict)
+    _endpoints: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
 
     @cached_property
     def spec(self) -> Spec:
@@ -105,11 +142,27 @@ class Bound:
         """What arms are measured on."""
         return self.subject.suites(self.recipe.evals) if self.subject else []
 
-    def path_of(self, ref: ModelRef) -> Path:
-        """The checkpoint folder of a role."""
-        if ref.kind == "endpoint":
-            raise UsageError(f"models: kind 'endpoint' ({ref.id!r}) is not supported yet", hint="use kind = 'local' or 'world'")
-        return world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)
+    @cached_property
+    def till(self) -> Till:
+        """Where replies of servers are kept, and what they may cost."""
+        section = self.recipe.run
+        return Till(section.store or self.run.path("replies.db"), Limits(section.max_tokens, section.max_cost))
+
+    def play(self, name: str, ref: ModelRef) -> Model:
+        """The model of a role: behind a server, or answered by the worker processes."""
+        return self.serving(ref) if ref.server else self.model(name, path_of(ref))
+
+    def serving(self, ref: ModelRef) -> Endpoint:
+        """A model behind a server; connections and store are shared by the roles that use it."""
+        reasoning: Reasoning = "optional" if ref is self.recipe.models.judge else "required"
+        if (ref.id, reasoning) not in self._endpoints:
+            self._endpoints[ref.id, reasoning] = self.till.endpoint(ref, reasoning)
+        return self._endpoints[ref.id, reasoning]
+
+    def close(self) -> None:
+        """Close the connections to servers."""
+        for endpoint in self._endpoints.values():
+            endpoint.close()
 
     def model(self, name: str, path: Path) -> Model:
         """A local model answered by the worker processes."""
@@ -117,17 +170,13 @@ class Bound:
 
         if not (path / "config.json").is_file():
             raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
-        ref = self.recipe.models.judge if path == self.judge_path else self.recipe.models.policy
+        models = self.recipe.models
+        ref = models.judge if not models.judge.server and path == path_of(models.judge) else models.policy
         if path not in self._identities:
             self._identities[path] = files_identity(path, extra=str(ref.number_type))
         return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)
 
     @property
     def policy_path(self) -> Path:
-        """G_base."""
-        return self.path_of(self.recipe.models.policy)
-
-    @property
-    def judge_path(self) -> Path:
-        """G_RM."""
-        return self.path_of(self.recipe.models.judge)
+        """G_base. Raises `UsageError` where it is served by others."""
+        return path_of(self.recipe.models.policy)

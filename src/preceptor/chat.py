@@ -66,6 +66,11 @@ def _tag_pattern(open_tag: str, close_tag: str) -> re.Pattern[str]:
     return re.compile("|".join(either), re.IGNORECASE)
 
 
+def has_tag(text: str, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> bool:
+    """Whether anything in `text` reads as a tag of the reasoning."""
+    return _tag_pattern(open_tag, close_tag).search(text) is not None
+
+
 def split(text: str, *, finished: bool, prefilled: bool = False, open_tag: str = OPEN_TAG, close_tag: str = CLOSE_TAG) -> Split:
     """Take `text` apart into one reasoning block and the answer after it, both stripped of outer white space.
 

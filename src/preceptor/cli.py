@@ -64,6 +64,9 @@ def run_stages(arguments: argparse.Namespace) -> None:
 
     run_dir = arguments.dir or Path("runs") / plan.run.name
     arguments.log_dir = run_dir
+    if arguments.dry_run:
+        pipeline.dry_run(plan, run_dir, until=arguments.until)
+        return
     pipeline.run(plan, run_dir, until=arguments.until)
     for name in ARTEFACTS[arguments.until]:
         print(run_dir / name)
@@ -234,6 +237,7 @@ def _add_stage(commands: Any, name: str, about: str, until: str) -> None:
     stage.add_argument("recipe", type=Path, help="a TOML file, for example recipes/demo.toml")
     stage.add_argument("--dir", type=Path, help="the run directory (default: runs/NAME, by the recipe's name)")
     stage.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set generate.samples=2")
+    stage.add_argument("--dry-run", action="store_true", help="make the prompts, then only say what the rest would ask for and cost")
     stage.set_defaults(until=until)
 
 

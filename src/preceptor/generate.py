@@ -24,7 +24,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from preceptor.errors import StageFailed, UsageError
-from preceptor.models import Model, Reply, Request
+from preceptor.models import Lazily, Model, Reply, Request
 from preceptor.prompts import ARTEFACT as PROMPTS
 from preceptor.records import Completion, Message, Prompt, Sampling
 from preceptor.runs import ARTEFACTS, Ledger, Run, Summary, read_records
@@ -97,10 +97,7 @@ def messages_for(prompt: Prompt, spec: Spec, wording: Wording, config: GenerateC
 
 def generate(draws: Sequence[Draw], spec: Spec, model: Model, wording: Wording, config: GenerateConfig) -> Iterator[Completion]:
     """One completion per draw, as the model finishes them."""
-    messages = {
-        prompt.id: messages_for(prompt, spec, wording, config) for prompt in {draw.prompt.id: draw.prompt for draw in draws}.values()
-    }
-    requests = [Request(messages[draw.prompt.id], _sampling(config, draw.seed)) for draw in draws]
+    requests = Lazily(draws, lambda draw: Request(messages_for(draw.prompt, spec, wording, config), _sampling(config, draw.seed)))
     for index, reply in model.stream(requests):
         yield _completion(draws[index], reply, model, spec)
 

@@ -32,7 +32,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StageFailed
-from preceptor.models import Model, Reply, Request
+from preceptor.models import Lazily, Model, Reply, Request
 from preceptor.records import (
     Abstention,
     AnswerView,
@@ -279,7 +279,7 @@ class Judge:
     def _settled(self, asks: Sequence[_Ask]) -> Iterator[_Ballot]:
         """Put the questions and yield each ballot when its last reading has come in."""
         open_asks = Counter(ask.ballot.completion_id for ask in asks)
-        for index, reply in self.model.stream([self._request(ask) for ask in asks]):
+        for index, reply in self.model.stream(Lazily(asks, self._request)):
             ask = asks[index]
             ask.ballot.readings[ask.vote, ask.attempt] = self._read(reply, ask)
             open_asks[ask.ballot.completion_id] -= 1

@@ -7,19 +7,24 @@ In: a recipe and a run directory. Out: the artefacts of every stage up to the on
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from preceptor import aggregate, card, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
-from preceptor.binding import Bound, processes, progress_bars
+from preceptor import aggregate, card, estimate, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
+from preceptor.binding import Bound, path_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Case, Confusion, Judge
 from preceptor.models import Model
+from preceptor.models.store import Spent
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
@@ -42,10 +47,84 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
         Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers,
     ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
-        bound = Bound(recipe, held, workers, show)
-        for stage in runs.STAGES[: runs.STAGES.index(until) + 1]:
-            if stage in _STAGES:
+        with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
+            for stage in stages(recipe, until):
                 _STAGES[stage](bound)
+
+
+def dry_run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
+    """Specification and prompts for real, which ask nobody; then what the other stages up to `until` would ask for, printed."""
+    with Run.open(run_dir) as held, progress_bars() as show, Workers(1) as workers, closing(Bound(recipe, held, workers, show)) as bound:
+        for stage in ("spec", "prompts"):
+            _STAGES[stage](bound)
+        asked, assumptions = _asked(bound, stages(recipe, until))
+    console = Console()
+    console.print(estimate.table(asked))
+    for line in assumptions:
+        console.print(f"- {line}", highlight=False, markup=False)
+
+
+def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], list[str]]:
+    recipe, models = bound.recipe, bound.recipe.models
+    generator = models.generator or models.policy
+    writer, reader, policy = (
+        estimate.counter(ref, None if ref.server else path_of(ref)) for ref in (generator, models.judge, models.policy)
+    )
+    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
+    lengths = estimate.Lengths.of(bound.run.path("03_completions.jsonl"), recipe.generate.max_tokens)
+    common = (recipe, bound.spec, given, bound.wording)
+    made = {
+        "generate": lambda: estimate.generation(*common, writer, lengths),
+        "judge": lambda: estimate.judging(*common, reader, lengths),
+        "rl": lambda: estimate.rewards(*common, reader, lengths),
+        "evals": lambda: estimate.evaluation(recipe, bound.spec, planned_arms(bound), bound.suites, bound.wording, policy, lengths),
+    }
+    nobody = {"generate", "judge"} if recipe.star1 else set()
+    nobody |= set() if bound.suites else {"evals"}
+    made = {stage: make for stage, make in made.items() if stage not in nobody}
+    rows = [make() for stage, make in made.items() if stage in planned]
+    splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
+    return [row for row in rows if row.calls], [
+        f"prompts: {splits}",
+        f"expected: {lengths.said}; readings of the judge a quarter as long as they may be",
+    ]
+
+
+def planned_arms(bound: Bound) -> list[Arm]:
+    """The arms that will be measured, all with the policy in the place of what is yet to be trained."""
+    base = bound.play("base", bound.recipe.models.policy)
+    trained = [] if bound.recipe.models.policy.server else [Arm(name, base) for name in (*SFT_ARMS, *RL_ARMS)]
+    return [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries"), *trained]
+
+
+def stages(recipe: Recipe, until: str) -> list[str]:
+    """What is run. A policy that is served by others is not trained, unless that is asked for, which it then refuses."""
+    asked = [stage for stage in runs.STAGES[: runs.STAGES.index(until) + 1] if stage in _STAGES]
+    return [stage for stage in asked if stage not in ("sft", "rl") or stage == until or not recipe.models.policy.server]
+
+
+@contextmanager
+def accounts(bound: Bound) -> Iterator[None]:
+    """At the end, also at a bad one: what servers were paid, in `spent.json` and on the terminal."""
+    try:
+        yield
+    finally:
+        if bound.till.path.exists():
+            books = bound.till.books()
+            bound.run.write("spent.json", orjson.dumps([asdict(spent) for spent in books], option=orjson.OPT_INDENT_2))
+            Console().print(_books_table(books))
+
+
+def _books_table(books: Sequence[Spent]) -> Table:
+    table = Table(title="Calls to servers", title_justify="left")
+    for name in ("model", "calls", "prompt tokens", "of these cached", "completion tokens", "price", "unknown, at most"):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for spent in books:
+        known, unknown = spent.known, spent.unknown
+        doubt = f"{unknown.tokens:,} tokens, {unknown.cost:.4g}" if unknown.tokens else "-"
+        counts = (sum(spent.calls.values()), known.prompt_tokens, known.cached_tokens, known.completion_tokens)
+        table.add_row(Text(spent.model), *(f"{count:,}" for count in counts), f"{known.cost:.4g}", doubt)
+    return table
 
 
 # The stages
@@ -83,7 +162,8 @@ def _generate(bound: Bound) -> None:
     if bound.recipe.star1:
         star1.generate(bound.run, bound.recipe.star1, bound.recipe.generate.split, bound.recipe.prompts.local_copies)
         return
-    model = bound.model("G_base", bound.policy_path)
+    models = bound.recipe.models
+    model = bound.play("G_base", models.generator or models.policy)
     generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
 
 
@@ -91,7 +171,7 @@ def _judge(bound: Bound) -> None:
     if bound.recipe.star1:
         star1.judge(bound.run, bound.recipe.star1, bound.recipe.prompts.local_copies)
         return
-    model = bound.model("G_RM", bound.judge_path)
+    model = bound.play("G_RM", bound.recipe.models.judge)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
     _opinions(bound)
     if bound.subject:
@@ -175,7 +255,7 @@ def _rl(bound: Bound) -> None:
         config = recipe.rl if start is not None else recipe.rl.model_copy(update={"steps": recipe.rl_only_steps or recipe.rl.steps})
         identity = {
             "policy": bound.model(arm, path).identity,
-            "judge": bound.model("G_RM", bound.judge_path).identity,
+            "judge": bound.play("G_RM", recipe.models.judge).identity,
             "reward": reward.model_dump(mode="json"),
         }
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
@@ -191,13 +271,12 @@ def _rl(bound: Bound) -> None:
             path,
             source,
             config,
-            bound.judge_path,
+            recipe.models.judge,
+            bound.till,
             reward,
             recipe.models.wording,
             bound.run.path("01_spec"),
             bound.subject,
-            recipe.models.judge.batch_size,
-            recipe.models.judge.number_type,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])
@@ -205,8 +284,13 @@ def _rl(bound: Bound) -> None:
 
 def arms(bound: Bound) -> list[Arm]:
     """The arms of the paper's ablation (section 4.1), and the two that put the specification in context."""
-    base = bound.model("base", bound.policy_path)
-    trained = {arm: bound.run.path(f"06_sft/{arm}") for arm in SFT_ARMS} | {arm: bound.run.path(f"07_rl/{arm}") for arm in RL_ARMS}
+    policy = bound.recipe.models.policy
+    base = bound.play("base", policy)
+    trained = (
+        {}
+        if policy.server
+        else {arm: bound.run.path(f"06_sft/{arm}") for arm in SFT_ARMS} | {arm: bound.run.path(f"07_rl/{arm}") for arm in RL_ARMS}
+    )
     prompted = [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries")]
     return sorted(
         [*prompted, *(Arm(name, bound.model(name, path)) for name, path in trained.items())], key=lambda arm: aggregate.arm_order(arm.name)
@@ -249,7 +333,7 @@ def _print_bars(bound: Bound) -> None:
 
 def _card(bound: Bound) -> None:
     card.run(bound.run.root)
-    if bound.subject:
+    if bound.subject and not bound.recipe.models.policy.server:
         _print_bars(bound)
 
 

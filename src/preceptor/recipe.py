@@ -31,6 +31,7 @@ from preceptor.evals import EvalsConfig
 from preceptor.filter import FilterConfig
 from preceptor.generate import GenerateConfig
 from preceptor.judge import JudgeConfig
+from preceptor.models.endpoint import EndpointConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
@@ -53,6 +54,12 @@ class RunSection(Section):
     """Seed of every section that does not set its own."""
     processes: int | None = Field(default=None, ge=1)
     """Processes that share the work on this machine. None: as many as it bears."""
+    store: Path | None = None
+    """File that keeps what servers have replied and what it cost. None: `replies.db` in the run directory."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that servers may be paid for in all, prompts and completions. Nothing is asked that could exceed it."""
+    max_cost: float | None = Field(default=None, ge=0)
+    """Money likewise, in the currency of the prices."""
 
 
 class SpecSection(Section):
@@ -71,20 +78,18 @@ class ModelRef(Section):
     """`world`: a checkpoint shipped in the package. `local`: weights on this machine. `endpoint`: an OpenAI-compatible server."""
     id: str
     """Checkpoint name, folder, or the model's name on the server."""
-    url: str | None = None
-    """Base address of the server; needed for an endpoint and nowhere else."""
     batch_size: int = Field(default=64, ge=1)
     """Requests decoded together (`world`, `local`)."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the weights while they answer (`world`, `local`). auto: float32 for the world's models, which are small enough for
     it to be faster on a CPU (1.3 times), else the checkpoint's own."""
-    concurrency: int = Field(default=16, ge=1)
-    """Requests under way at a time (`endpoint`)."""
+    server: EndpointConfig | None = None
+    """Where it is served (`endpoint`, and only there)."""
 
     @model_validator(mode="after")
-    def _url_belongs_to_an_endpoint(self) -> ModelRef:
-        if (self.kind == "endpoint") != (self.url is not None):
-            raise ValueError('`url` is needed with kind = "endpoint", and only there')
+    def _an_endpoint_has_a_server(self) -> ModelRef:
+        if (self.kind == "endpoint") != (self.server is not None):
+            raise ValueError('a table `server` with its url is needed with kind = "endpoint", and only there')
         return self
 
     @property
@@ -97,7 +102,9 @@ class ModelsSection(Section):
     """`[models]`: the roles, and the set of texts that is said to them."""
 
     policy: ModelRef
-    """G_base: it generates, and it is what is trained."""
+    """G_base: it generates, and it is what is trained. One that is served by others cannot be trained here."""
+    generator: ModelRef | None = None
+    """What generates in its place: usually the same weights behind a fast server. None: the policy itself."""
     judge: ModelRef
     """G_RM: it judges completions for the filter and for RL."""
     wording: str = "full"
@@ -164,6 +171,16 @@ class Recipe(Section):
             raise ValueError("give either spec.source or a section [world], which writes its own specification")
         if self.world is not None and self.star1 is not None:
             raise ValueError("[star1] and [world] both bring prompts; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _a_budget_knows_the_prices(self) -> Recipe:
+        roles = {"policy": self.models.policy, "generator": self.models.generator, "judge": self.models.judge}
+        dear = [role for role, ref in roles.items() if ref and ref.server and ref.server.price_prompt is None]
+        if self.run.max_cost is not None and dear:
+            raise ValueError(
+                f"run.max_cost is set, but models.{dear[0]}.server has no price_prompt and price_completion (0 where it is free)"
+            )
         return self
 
     @model_validator(mode="after")

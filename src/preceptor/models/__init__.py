@@ -6,11 +6,13 @@ a reply with status `failed` and a reason, so one bad request never loses the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar, overload
 
 from preceptor.records import Message, Sampling, Status
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,25 @@ class Reply:
     detail: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+class Lazily(Sequence[Request]):
+    """Requests that are made when they are looked at, so that two hundred thousand of them take no room."""
+
+    def __init__(self, items: Sequence[Item], make: Callable[[Item], Request]):
+        self._items, self._make = items, make
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> Request: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Request]: ...
+
+    def __getitem__(self, index: int | slice) -> Request | Sequence[Request]:
+        return Lazily(self._items[index], self._make) if isinstance(index, slice) else self._make(self._items[index])
 
 
 class Model(Protocol):

@@ -1,0 +1,206 @@
+"""What a run will ask of models, purse and machine, before a single call is made.
+
+In: a recipe, its specification and its prompts. Out: calls and tokens by stage, their price, and the least time a server's limits allow.
+
+Requests are those that would be made, planned by the stages themselves; nothing is sent. Prompt tokens are counted with the model's own
+tokenizer where its files are here, else taken as a quarter of the bytes. How long completions will be is not known: as long as those that
+the run directory already holds, else a quarter of what they may be; the most they may cost is said beside it.
+
+Not here: memory of training (`memory`), and how long local models take, which only a run can tell.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from preceptor import evals, generate
+from preceptor.errors import DataError
+from preceptor.evals import Arm, Suite
+from preceptor.judge import JudgeConfig
+from preceptor.models import Request
+from preceptor.models.endpoint import EndpointConfig
+from preceptor.models.store import Usage
+from preceptor.recipe import ModelRef, Recipe
+from preceptor.records import AnswerView, Completion, FullView, Message, Prompt, View
+from preceptor.runs import read_records
+from preceptor.spec import Spec
+from preceptor.wording import Wording
+
+UNKNOWN_LENGTH = 0.25
+"""Share of `max_tokens` that a completion is taken to use where none has been seen."""
+BYTES_PER_TOKEN = 4
+
+Count = Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The calls of one stage to one model. Tokens are those of all calls; `completion_tokens` as expected and at most."""
+
+    stage: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    most_tokens: int
+    server: EndpointConfig | None = None
+
+    @property
+    def price(self) -> tuple[float, float] | None:
+        """As expected and at most; None where nothing is billed or no price is known."""
+        if self.server is None or self.server.price_prompt is None:
+            return None
+        cost = self.server.cost
+        return cost(Usage(self.prompt_tokens, 0, self.completion_tokens)), cost(Usage(self.prompt_tokens, 0, self.most_tokens))
+
+    @property
+    def least_seconds(self) -> float | None:
+        """What the limits of the server alone take; None without limits."""
+        if self.server is None:
+            return None
+        tokens, calls = self.server.tokens_per_minute, self.server.requests_per_minute
+        waits = [self.calls * 60 / calls] if calls else []
+        waits += [(self.prompt_tokens + self.completion_tokens) * 60 / tokens] if tokens else []
+        return max(waits, default=None)
+
+
+def counter(ref: ModelRef, path: Path | None) -> Count:
+    """Tokens of a text, by the tokenizer in `path`, else by its length. What is said again and again is counted once."""
+    if path is None:
+        return lru_cache(maxsize=4096)(lambda text: -(-len(text.encode()) // BYTES_PER_TOKEN))
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"no tokenizer of {ref.id!r}: {str(error).splitlines()[0]}", where=path) from None
+    return lru_cache(maxsize=4096)(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a completion, and where they are from."""
+
+    mean: float
+    said: str
+
+    @classmethod
+    def of(cls, completions: Path, most: int) -> Lengths:
+        """As in the run directory, else assumed."""
+        if completions.is_file():
+            seen = [row.completion_tokens for row in read_records(completions, Completion.from_row) if row.completion_tokens]
+            if seen:
+                return cls(
+                    statistics.fmean(seen), f"completions as long as the {len(seen):,} that are there ({statistics.fmean(seen):.0f} tokens)"
+                )
+        return cls(most * UNKNOWN_LENGTH, f"completions a quarter as long as they may be ({most * UNKNOWN_LENGTH:.0f} tokens)")
+
+
+def generation(recipe: Recipe, spec: Spec, prompts: Sequence[Prompt], wording: Wording, count: Count, lengths: Lengths) -> Asked:
+    """`samples` draws of every prompt of the split."""
+    config = recipe.generate
+    chosen = [prompt for prompt in prompts if prompt.split == config.split]
+    calls = len(chosen) * config.samples
+    tokens = config.samples * sum(_tokens(generate.messages_for(prompt, spec, wording, config), count) for prompt in chosen)
+    ref = recipe.models.generator or recipe.models.policy
+    return Asked("generate", ref.id, calls, tokens, round(calls * lengths.mean), calls * config.max_tokens, ref.server)
+
+
+def judging(recipe: Recipe, spec: Spec, prompts: Sequence[Prompt], wording: Wording, count: Count, lengths: Lengths) -> Asked:
+    """`votes` readings of every completion; a second try of failed ones is not foreseen."""
+    chosen = [prompt for prompt in prompts if prompt.split == recipe.generate.split for _ in range(recipe.generate.samples)]
+    return _readings("judge", recipe, recipe.judge, spec, chosen, wording, count, lengths)
+
+
+def rewards(recipe: Recipe, spec: Spec, prompts: Sequence[Prompt], wording: Wording, count: Count, lengths: Lengths) -> Asked:
+    """Readings of the answers that both arms of RL sample; equal ones are read once, which is not foreseen."""
+    steps = recipe.rl.steps + (recipe.rl_only_steps or recipe.rl.steps)
+    pool = [prompt for prompt in prompts if prompt.split == "rl"]
+    answers = steps * recipe.rl.prompts_per_step * recipe.rl.samples_per_prompt
+    chosen = [pool[number % len(pool)] for number in range(min(answers, len(pool)))] if pool else []
+    config = recipe.judge.model_copy(
+        update={"view": "answer", **{k: v for k, v in recipe.reward.model_dump().items() if k in JudgeConfig.model_fields}}
+    )
+    once = _readings("reward", recipe, config, spec, chosen, wording, count, lengths)
+    scale = answers / len(chosen) if chosen else 0
+    figures = [round(figure * scale) for figure in (once.calls, once.prompt_tokens, once.completion_tokens, once.most_tokens)]
+    return Asked(once.stage, once.model, *figures, server=once.server)
+
+
+def evaluation(
+    recipe: Recipe, spec: Spec, arms: Sequence[Arm], suites: Sequence[Suite], wording: Wording, count: Count, lengths: Lengths
+) -> Asked:
+    """Every arm in every suite."""
+    requests = [task.request for task in evals.plan(arms, suites, spec, wording, recipe.evals, recipe.spec.detail)]
+    ref = recipe.models.policy
+    return Asked(
+        "evals",
+        ref.id,
+        len(requests),
+        _all(requests, count),
+        round(len(requests) * lengths.mean),
+        len(requests) * recipe.evals.max_tokens,
+        ref.server,
+    )
+
+
+def _readings(
+    stage: str, recipe: Recipe, config: JudgeConfig, spec: Spec, prompts: Sequence[Prompt], wording: Wording, count: Count, lengths: Lengths
+) -> Asked:
+    texts = [wording.judge(spec.for_category(prompt.category, config.detail), _blank(prompt, config.view)) for prompt in prompts]
+    calls = len(prompts) * config.votes
+    tokens = config.votes * sum(_tokens(messages, count) + round(lengths.mean) for messages in texts)
+    expected, ref = calls * config.max_tokens * UNKNOWN_LENGTH, recipe.models.judge
+    return Asked(stage, ref.id, calls, tokens, round(expected), calls * config.max_tokens, ref.server)
+
+
+def _blank(prompt: Prompt, view: View) -> AnswerView | FullView:
+    if view == "answer":
+        return AnswerView(messages=prompt.messages, category=prompt.category, answer="")
+    return FullView(messages=prompt.messages, category=prompt.category, answer="", reasoning="")
+
+
+def _all(requests: Sequence[Request], count: Count) -> int:
+    return sum(_tokens(request.messages, count) for request in requests)
+
+
+def _tokens(messages: Sequence[Message], count: Count) -> int:
+    return sum(count(message.content) for message in messages)
+
+
+# What is printed
+
+
+def table(rows: Sequence[Asked]) -> Table:
+    """Calls, tokens and price by stage, and their sum."""
+    made = Table(title="What the run will ask for", title_justify="left", box=SIMPLE_HEAD)
+    for name in ("stage", "model", "calls", "tokens in", "out", "at most", "price", "at most", "time"):
+        made.add_column(name, justify="left" if name in ("stage", "model") else "right", overflow="fold", no_wrap=name != "model")
+    for row in rows:
+        price = [f"{figure:,.2f}" for figure in row.price] if row.price else ["-", "-"]
+        counts = (row.calls, row.prompt_tokens, row.completion_tokens, row.most_tokens)
+        made.add_row(row.stage, Text(row.model), *map(_short, counts), *price, _duration(row.least_seconds))
+    known = [row.price for row in rows if row.price]
+    sums = [sum(getattr(row, name) for row in rows) for name in ("calls", "prompt_tokens", "completion_tokens", "most_tokens")]
+    prices = [f"{sum(price[place] for price in known):,.2f}" if known else "-" for place in (0, 1)]
+    made.add_section()
+    made.add_row("sum", "", *map(_short, sums), *prices, _duration(sum(row.least_seconds or 0 for row in rows) or None))
+    return made
+
+
+def _short(count: int) -> str:
+    """`950`, `36.1 k`, `1.10 M`."""
+    unit, letter = next(((unit, letter) for unit, letter in ((1e9, " G"), (1e6, " M"), (1e4, " k")) if count >= unit), (1, ""))
+    return f"{count / (1e3 if letter == ' k' else unit):.3g}{letter}" if letter else f"{count:,}"
+
+
+def _duration(seconds: float | None) -> str:
+    return "-" if seconds is None else f">{seconds / 60:,.0f} min" if seconds >= 60 else f">{seconds:.0f} s"

@@ -1,0 +1,412 @@
+"""A model behind an OpenAI-compatible server (vLLM, SGLang, Ollama, hosted ones), or behind several that serve the same model.
+
+In: requests. Out: replies as they come, each request answered exactly once, whatever the network does.
+
+The one idea: a call is cheap to plan and dear to make. A reply that was paid for is taken from the store; requests with the same leading
+system message (the same routed view of a specification) go to one server, one after the other, so that its prefix cache hits; a server
+that is through with its own takes over from the others. How many calls are under way follows what the servers bear (`limits`). Only what
+may pass is tried again: lost connections, time-outs, 408, 429, 5xx, bodies that are no reply. What the user has to mend (a wrong key, an
+unknown model) stops the run at once with one line; everything else that fails is a reply with status `failed` and its reason.
+
+Every call is booked before it is made, at the most it can cost: no prompt has more tokens than bytes, but for a few per message. So a
+budget is never exceeded, and what a call that was lost may have cost is said apart from what is known.
+
+Not here: streaming, tools, images, reading the reply (`replies`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal, TypeVar
+
+import httpx
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from preceptor.errors import StageFailed, UsageError
+from preceptor.models import Reply, Request
+from preceptor.models.asking import Asking, Passing, Replica
+from preceptor.models.limits import Adaptive, Bucket
+from preceptor.models.replies import Raw, Reasoning, interpret, raw_of
+from preceptor.models.store import Store, Usage
+from preceptor.records import content_id
+
+TOKENS_PER_MESSAGE = 32
+"""More than any known chat template adds to a message."""
+BUSY = frozenset({429, 503, 529})
+PASSING = frozenset({408, 409, 425, 500, 502, 504, 520, 522, 524})
+BLOCKED = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+
+T = TypeVar("T")
+
+
+class EndpointConfig(BaseModel):
+    """`[models.ROLE.server]`: where a model is served, how fast it may be asked, and what it costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str | tuple[str, ...]
+    """Base address with its version, `http://localhost:8000/v1`; several: replicas of the same model."""
+    key_env: str | None = None
+    """Name of the environment variable that holds the key. The key itself is never written anywhere."""
+    revision: str | None = None
+    """Tells two models of the same name apart; where it changes, replies are asked for again."""
+    reasoning: Reasoning | None = None
+    """Where the reasoning stands. None: `required` for a model that generates, `optional` for a judge."""
+    extra: dict[str, JsonValue] = {}
+    """Further fields of the request's body, for example `reasoning_effort` or `chat_template_kwargs`."""
+    omit: tuple[Literal["temperature", "top_p", "seed"], ...] = ()
+    """Fields that this server refuses."""
+    token_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    budget_field: str | None = None
+    """Field for the reasoning budget, where the server has one."""
+    concurrency: int = Field(default=64, ge=1)
+    """Calls under way at each server, at most; fewer while it pushes back."""
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout: float = Field(default=600, gt=0)
+    """Seconds for one attempt."""
+    deadline: float = Field(default=3600, gt=0)
+    """Seconds for a request, from its first attempt on, waiting included."""
+    price_prompt: float | None = Field(default=None, ge=0)
+    """Per million prompt tokens, in the currency of the budget."""
+    price_cached: float | None = Field(default=None, ge=0)
+    """Per million prompt tokens out of the server's cache; None: as the others."""
+    price_completion: float | None = Field(default=None, ge=0)
+    """Per million completion tokens, reasoning included."""
+
+    @field_validator("url")
+    @classmethod
+    def _addresses(cls, url: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for address in (url,) if isinstance(url, str) else url:
+            parsed = httpx.URL(address)
+            if parsed.scheme not in ("http", "https") or not parsed.host:
+                raise ValueError(f"{address!r} is no address; expected one like http://localhost:8000/v1")
+            if parsed.userinfo:
+                raise ValueError("a key in the address would be written into the run directory; use key_env")
+        if not url:
+            raise ValueError("at least one address is needed")
+        return url
+
+    @model_validator(mode="after")
+    def _both_prices(self) -> EndpointConfig:
+        if (self.price_prompt is None) != (self.price_completion is None):
+            raise ValueError("price_prompt and price_completion are given together or not at all")
+        return self
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All addresses."""
+        return (self.url,) if isinstance(self.url, str) else self.url
+
+    def cost(self, usage: Usage) -> float:
+        """Price of some tokens; 0 without prices."""
+        cached_price = self.price_prompt if self.price_cached is None else self.price_cached
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        parts = ((fresh, self.price_prompt), (usage.cached_tokens, cached_price), (usage.completion_tokens, self.price_completion))
+        return sum(tokens * (price or 0.0) for tokens, price in parts) / 1e6
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An attempt without a reply. `billed`: whether the server may have done the work. `passing`: whether to try again."""
+
+    reason: str
+    billed: bool = False
+    passing: bool = True
+    busy: bool = False
+    down: bool = False
+    retry_after: float = 0.0
+    refused: bool = False
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a server says of an error."""
+
+    text: str
+    code: str
+
+
+class Endpoint:
+    """Implements `Model`. `store` keeps replies and books; without one, nothing is kept and nothing is limited.
+
+    One thread at a time may use it. Raises `UsageError` when the key's environment variable is not set.
+    """
+
+    def __init__(self, model: str, config: EndpointConfig, *, store: Store | None = None, reasoning: Reasoning = "required"):
+        self.name, self.config, self.store = model, config, store
+        self.reasoning: Reasoning = config.reasoning or reasoning
+        self._kept_by = {"endpoint": model, "revision": config.revision, "extra": config.extra, "omit": config.omit}
+        self.identity = content_id({**self._kept_by, "reasoning": self.reasoning})
+        self._key = _key(config.key_env)
+        self.deadline = config.deadline
+        self.replicas = [Replica(url.rstrip("/"), Adaptive(config.concurrency)) for url in config.urls]
+        self._tokens = Bucket(config.tokens_per_minute) if config.tokens_per_minute else None
+        self._calls = Bucket(config.requests_per_minute) if config.requests_per_minute else None
+        self.buckets = [bucket for bucket in (self._tokens, self._calls) if bucket]
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: httpx.AsyncClient | None = None
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        """Yield `(index, reply)` once per request as they come, those from the store first.
+
+        Raises `UsageError` for what the user must mend and `StageFailed` when the budget is used up; what came before has been yielded.
+        """
+        return in_thread(lambda: self._stream(requests)) if _inside_a_loop() else self._stream(requests)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if _inside_a_loop():
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(self._close).result()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        if self._loop is not None:
+            if self._client is not None:
+                self._loop.run_until_complete(self._client.aclose())
+            self._loop.close()
+        self._loop = self._client = None
+
+    def request_key(self, request: Request) -> bytes:
+        """Under which a reply is kept: model, messages and sampling, its seed included."""
+        said = [[message.role, message.content] for message in request.messages]
+        content = orjson.dumps([self._kept_by, said, request.sampling.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS)
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+    def body(self, request: Request) -> dict[str, Any]:
+        """The JSON that is sent. Earlier reasoning is left out: it is no part of what a conversation shows. Raises `UsageError`."""
+        sampling, config = request.sampling, self.config
+        drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p, "seed": sampling.seed}
+        body = {
+            "model": self.name,
+            "messages": [{"role": message.role, "content": message.content} for message in request.messages],
+            config.token_field: sampling.max_tokens,
+            **{name: value for name, value in drawn.items() if name not in config.omit},
+        }
+        if sampling.reasoning_tokens is not None:
+            if config.budget_field is None:
+                raise UsageError(
+                    f"reasoning_tokens is set, but the server of {self.name!r} has no field for it",
+                    hint="set server.budget_field, or leave it out",
+                )
+            body[config.budget_field] = sampling.reasoning_tokens
+        return {**body, **config.extra}
+
+    def bound(self, request: Request) -> Usage:
+        """The most a call can use: every token stands for a byte at least."""
+        prompt = sum(len(message.content.encode()) + TOKENS_PER_MESSAGE for message in request.messages)
+        usage = Usage(prompt_tokens=prompt, completion_tokens=request.sampling.max_tokens)
+        return self._priced(usage)
+
+    # What `Asking` needs
+
+    def begin(self, request: Request) -> int | None:
+        """Book a call at its upper bound; None when the budget does not bear it."""
+        bound = self.bound(request)
+        call = self.store.reserve(self.name, self.request_key(request), bound) if self.store else 0
+        if call is not None and self._calls:
+            self._calls.take(1)
+        if call is not None and self._tokens:
+            self._tokens.take(_expected(bound))
+        return call
+
+    async def attempt(self, replica: Replica, request: Request, call: int) -> Reply | Passing:
+        """One call, booked whatever becomes of it. Raises `UsageError` for what no further call can mend."""
+        started = time.monotonic()
+        found = await self._post(replica.url, orjson.dumps(self.body(request)))
+        self._settle(call, found, time.monotonic() - started, _expected(self.bound(request)))
+        if isinstance(found, Raw):
+            return interpret(found, self.reasoning)
+        if found.passing:
+            return Passing(found.reason, found.busy, found.down, found.retry_after)
+        return Reply("", "", "refused" if found.refused else "failed", found.reason)
+
+    def budget_spent(self) -> Exception:
+        """In one line, what is booked and what to do."""
+        assert self.store is not None
+        tokens, cost = self.store.total()
+        most = self.store.limits
+        return StageFailed(
+            f"the budget does not bear another call: {tokens:,} tokens at a price of {cost:.4g} are booked (limits: "
+            f"{'none' if most.tokens is None else format(most.tokens, ',')}, {'none' if most.cost is None else format(most.cost, 'g')}). What was "
+            "paid for is kept; raise run.max_tokens or run.max_cost and run the same command again."
+        )
+
+    # Inside
+
+    def _stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
+        missing = []
+        for index in range(len(requests)):
+            kept = self.store.get(self.request_key(requests[index])) if self.store else None
+            if kept is None:
+                missing.append(index)
+            else:
+                yield index, interpret(Raw.model_validate(kept), self.reasoning)
+        if missing:
+            yield from self._ask(requests, missing)
+
+    def _ask(self, requests: Sequence[Request], missing: Sequence[int]) -> Iterator[tuple[int, Reply]]:
+        loop = self._own_loop()
+        asking = Asking(self, requests, missing)
+        try:
+            while ready := loop.run_until_complete(asking.next()):
+                yield from ready
+        finally:
+            if not loop.is_closed():
+                loop.run_until_complete(asking.cancel())
+
+    def _own_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop and the connections live as long as this object: RL asks again and again."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        if self._client is None:
+            headers = {"content-type": "application/json", "user-agent": "preceptor"}
+            if self._key:
+                headers["authorization"] = f"Bearer {self._key}"
+            total = self.config.concurrency * len(self.replicas)
+            limits = httpx.Limits(max_connections=total, max_keepalive_connections=total)
+            timeout = httpx.Timeout(None, connect=min(10.0, self.config.timeout))
+            self._client = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout)
+        return self._loop
+
+    async def _post(self, url: str, content: bytes) -> Raw | Lost:
+        assert self._client is not None
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                response = await self._client.post(f"{url}/chat/completions", content=content)
+        except TimeoutError:
+            return Lost(f"no reply in {self.config.timeout:g} s", billed=True)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            return Lost(f"no connection: {_words(error)}", down=True)
+        except (httpx.HTTPError, OSError) as error:
+            return Lost(f"connection lost: {_words(error)}", billed=True)
+        return self._read_body(response) if response.status_code == 200 else self._refusal(url, response)
+
+    def _read_body(self, response: httpx.Response) -> Raw | Lost:
+        try:
+            raw = raw_of(orjson.loads(response.content))
+        except orjson.JSONDecodeError:
+            raw = "the body is not JSON"
+        except ValueError as error:
+            raw = f"the body is no chat completion: {_words(error)}"
+        return Lost(raw, billed=True) if isinstance(raw, str) else raw
+
+    def _refusal(self, url: str, response: httpx.Response) -> Lost:
+        """What a status other than 200 means. Raises `UsageError` for what no further call can mend."""
+        status, said = response.status_code, self._said(response)
+        reason = f"HTTP {status}: {said.text}"
+        if status in (401, 403):
+            variable = self.config.key_env
+            raise UsageError(f"{url} refuses access: {reason}", hint=f"check the key in {variable}" if variable else "set server.key_env")
+        if status == 404:
+            raise UsageError(
+                f"{url} does not know the model {self.name!r} or the address: {reason}", hint="check models.*.id and server.url"
+            )
+        if status == 402 or said.code == "insufficient_quota":
+            raise UsageError(f"{url}: the account has no credit: {reason}", hint="finished work is kept; the same command goes on")
+        if status in BUSY:
+            return Lost(reason, busy=True, retry_after=retry_after(response.headers))
+        if status in PASSING or status >= 500:
+            return Lost(reason, billed=status >= 500)
+        return Lost(reason, passing=False, refused=said.code in BLOCKED)
+
+    def _said(self, response: httpx.Response) -> Complaint:
+        """The server's own words: short, on one line, without the key, should it repeat it."""
+        try:
+            body = orjson.loads(response.content)
+        except orjson.JSONDecodeError:
+            body = response.text
+        error = body.get("error", body) if isinstance(body, Mapping) else body
+        fields: Mapping[str, Any] = error if isinstance(error, Mapping) else {"message": error}
+        text = str(fields.get("message") or fields.get("detail") or fields)
+        text = text.replace(self._key, "***") if self._key else text
+        words = "".join(char if char.isprintable() else " " for char in text[:1000]).split()
+        return Complaint(" ".join(words)[:300] or "no further words", str(fields.get("code") or fields.get("type") or ""))
+
+    def _settle(self, call: int, found: Raw | Lost, seconds: float, expected: float) -> None:
+        """Enter what a call used. Without the server's own figures the upper bound stands, where it may have done the work."""
+        usage: Usage | None = Usage()
+        if isinstance(found, Raw):
+            known = found.prompt_tokens is not None and found.completion_tokens is not None
+            usage = self._priced(Usage(found.prompt_tokens or 0, found.cached_tokens, found.completion_tokens or 0)) if known else None
+        elif found.billed:
+            usage = None
+        if self._tokens and usage:
+            self._tokens.take(usage.tokens - expected)
+        if self.store:
+            outcome = str(found.finish) if isinstance(found, Raw) else found.reason.partition(": ")[0]
+            kept = found.model_dump(exclude_defaults=True) if isinstance(found, Raw) else None
+            self.store.settle(call, outcome[:60], usage, seconds, kept)
+
+    def _priced(self, usage: Usage) -> Usage:
+        return Usage(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, self.config.cost(usage))
+
+
+def _expected(bound: Usage) -> float:
+    """Tokens that a call will probably count for per minute, until they are known: four bytes to a token, half the answer it may give."""
+    return bound.prompt_tokens / 4 + bound.completion_tokens / 2
+
+
+def _key(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise UsageError(f"the environment variable {variable} is not set", hint="it must hold the server's key")
+    return key
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__} {error}".strip()[:200]
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds a server asks to wait: `Retry-After` in seconds or as a date, `retry-after-ms`; 0 when it does not say."""
+    with contextlib.suppress(ValueError, TypeError):
+        if "retry-after-ms" in headers:
+            return max(0.0, float(headers["retry-after-ms"]) / 1000)
+        said = headers.get("retry-after", "0")
+        return (
+            max(0.0, float(said)) if said.replace(".", "", 1).isdigit() else max(0.0, parsedate_to_datetime(said).timestamp() - time.time())
+        )
+    return 0.0
+
+
+def _inside_a_loop() -> bool:
+    """Whether this thread runs a loop already, as in a notebook; another cannot run inside it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def in_thread(make: Callable[[], Iterator[T]]) -> Iterator[T]:
+    """The items of an iterator that is made and advanced in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        iterator = pool.submit(make).result()
+        done = object()
+        try:
+            while (item := pool.submit(next, iterator, done).result()) is not done:
+                yield item  # type: ignore[misc]
+        finally:
+            close = getattr(iterator, "close", None)
+            if close:
+                pool.submit(close).result()

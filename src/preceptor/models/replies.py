@@ -1,0 +1,123 @@
+"""What an OpenAI-compatible server says, read strictly: a body becomes a `Raw` reply or a reason why it is none, a raw reply a `Reply`.
+
+Servers differ in where they put the reasoning: `reasoning_content`, `reasoning`, `thinking`, a list of parts, or inline between
+tags. They agree in that an answer may be null, cut off, refused or filtered, and each of these is a state of its own here. What
+cannot be told apart, an answer or reasoning that has lost its tags, is malformed: it never becomes an answer by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from preceptor import chat
+from preceptor.models import Reply
+
+Reasoning = Literal["required", "prefilled", "optional"]
+"""required: in a field of its own or inline, else the reply is malformed. prefilled: the server hands over text that begins inside the
+block, as templates that open it do without a reasoning parser. optional: a reply without reasoning is all answer (a model that does
+not reason, or whose server keeps the reasoning to itself)."""
+
+_FIELDS = ("reasoning_content", "reasoning", "thinking")
+_FINISHED = frozenset({"stop", "eos", "end_turn", "stop_sequence"})
+_CUT = frozenset({"length", "max_tokens", "model_length"})
+_BLOCKED = frozenset({"content_filter", "refusal", "safety", "recitation"})
+
+
+class Raw(BaseModel):
+    """A reply as the server gave it, kept in the store."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    content: str | None = None
+    reasoning: str | None = None
+    finish: str | None = None
+    refusal: str | None = None
+    tool_call: bool = False
+    prompt_tokens: int | None = None
+    cached_tokens: int = 0
+    completion_tokens: int | None = None
+    served: str = ""
+    """What the server says it ran."""
+
+
+def raw_of(body: Any) -> Raw | str:
+    """The first choice of a chat completion, or what is wrong with the body."""
+    choices = _fields(body).get("choices")
+    choice = _fields(choices[0]) if isinstance(choices, list) and choices else {}
+    message = _fields(choice.get("message"))
+    if not message:
+        return "the body is no chat completion (no choices[0].message)"
+    content, inner = _content(message.get("content"))
+    given = [message.get(name) for name in _FIELDS]
+    reasoning = next((text for text in given if isinstance(text, str) and text.strip()), inner)
+    if not isinstance(choice.get("finish_reason"), str):
+        return "the body does not say why the model stopped (finish_reason)"
+    usage = _fields(body.get("usage"))
+    return Raw(
+        content=content,
+        reasoning=reasoning,
+        finish=choice["finish_reason"],
+        refusal=message.get("refusal") if isinstance(message.get("refusal"), str) else None,
+        tool_call=bool(message.get("tool_calls")),
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        cached_tokens=_count(_fields(usage.get("prompt_tokens_details")).get("cached_tokens")) or 0,
+        completion_tokens=_count(usage.get("completion_tokens")),
+        served=str(body.get("model") or ""),
+    )
+
+
+def _fields(value: Any) -> Mapping[str, Any]:
+    """An object's fields; none of anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _content(content: Any) -> tuple[str | None, str | None]:
+    """(answer, reasoning) of a message's content: a string, null, or a list of typed parts."""
+    if isinstance(content, str) or content is None:
+        return content, None
+    parts = [part for part in content if isinstance(part, Mapping)] if isinstance(content, Sequence) else []
+    text = "".join(_text(part.get("text")) for part in parts if part.get("type") in ("text", "output_text"))
+    thought = "".join(_text(part.get("thinking") or part.get("text")) for part in parts if part.get("type") in ("thinking", "reasoning"))
+    return text, thought or None
+
+
+def _text(value: Any) -> str:
+    """A string, or a list of text parts."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, Mapping))
+    return value if isinstance(value, str) else ""
+
+
+def interpret(raw: Raw, mode: Reasoning) -> Reply:
+    """Reasoning and answer of a raw reply, or what it is instead. Status `ok` means: the model ended its turn itself, and there is an
+    answer in which nothing looks like a tag of the reasoning."""
+    reasoning, answer, status, detail = _taken_apart(raw, mode)
+    return Reply(reasoning, answer, status, detail, raw.prompt_tokens or 0, raw.completion_tokens or 0)
+
+
+def _taken_apart(raw: Raw, mode: Reasoning) -> tuple[str, str, Any, str]:
+    content, reasoning, finished = raw.content or "", (raw.reasoning or "").strip(), raw.finish in _FINISHED
+    if raw.refusal or raw.finish in _BLOCKED:
+        return reasoning, "", "refused", raw.refusal or f"blocked by the provider ({raw.finish})"
+    if raw.tool_call or (not finished and raw.finish not in _CUT):
+        return f"{reasoning}\n{content}".strip(), "", "malformed", f"the model stopped for {raw.finish!r}"
+    if not reasoning and (mode == "prefilled" or content.lstrip().startswith(chat.OPEN_TAG)):
+        found = chat.split(content, finished=finished, prefilled=mode == "prefilled")
+        return found.reasoning, found.answer, found.status, found.detail
+    if not finished:
+        return reasoning, "", "truncated", "token limit"
+    if chat.has_tag(content):
+        return f"{reasoning}\n{content}".strip(), "", "malformed", "a reasoning tag in the answer"
+    if not content.strip():
+        return reasoning, "", "empty", "no answer"
+    if not reasoning and mode == "required":
+        hint = "reasoning = 'prefilled' where the server's template opens the block, 'optional' for a model that does not reason"
+        return content, "", "malformed", f"no reasoning in the reply ({hint})"
+    return reasoning, content.strip(), "ok", ""

@@ -1,0 +1,194 @@
+"""A chat completion server that misbehaves to order. Run as a program it prints its port; in a test, `serving` starts it in a thread.
+
+What it answers is a function of the request's body, so that rows can be checked: the answer repeats the last user message and the seed.
+Faults are drawn per call from a seeded generator. Written on a bare asyncio protocol: it must not be what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import random
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+FAULTS = ("busy", "error", "hang", "garbage", "truncated", "reset")
+
+
+@dataclass
+class Behaviour:
+    """Shares of calls with a fault, seconds until a reply, and the shape of good replies."""
+
+    faults: dict[str, float] = field(default_factory=dict)
+    latency: tuple[float, float] = (0.0, 0.0)
+    reasoning: str | None = "reasoning_content"
+    """Field that the reasoning stands in; None: inline."""
+    retry_after: str = "0.01"
+    key: str | None = None
+    capacity: int | None = None
+    """Calls under way above which it is busy."""
+    seed: int = 0
+    fixed: tuple[int, Any] | None = None
+    """Status and body of every reply."""
+    script: Callable[[dict[str, Any]], tuple[str, str]] | None = None
+    """Reasoning and answer to a body."""
+
+
+class Server:
+    """What was asked, and how it was answered."""
+
+    def __init__(self, behaviour: Behaviour):
+        self.behaviour, self.rng = behaviour, random.Random(behaviour.seed)
+        self.bodies: list[dict[str, Any]] = []
+        self.outcomes: Counter[str] = Counter()
+        self.active, self.most = 0, 0
+        self.remember = True
+        self.connections: set[asyncio.Transport] = set()
+
+    def fault(self) -> str:
+        """The fault of the next call, or `ok`."""
+        if self.behaviour.capacity is not None and self.active > self.behaviour.capacity:
+            return "busy"
+        drawn, level = self.rng.random(), 0.0
+        for name, share in self.behaviour.faults.items():
+            level += share
+            if drawn < level:
+                return name
+        return "ok"
+
+    def reply(self, body: dict[str, Any], *, cut: bool = False) -> dict[str, Any]:
+        """A chat completion. `cut`: ended by the token limit while reasoning."""
+        said = body["messages"][-1]["content"]
+        reasoning, answer = f"thinking of {said}", f"{said} seed {body.get('seed')}"
+        if self.behaviour.script:
+            reasoning, answer = self.behaviour.script(body)
+        message: dict[str, Any] = {"role": "assistant", "content": None if cut else answer}
+        if self.behaviour.reasoning:
+            message[self.behaviour.reasoning] = reasoning
+        else:
+            message["content"] = f"<think>{reasoning}" + ("" if cut else f"</think>{answer}")
+        prompt = sum(len(turn["content"]) for turn in body["messages"]) // 4
+        usage = {
+            "prompt_tokens": prompt,
+            "completion_tokens": 10,
+            "total_tokens": prompt + 10,
+            "prompt_tokens_details": {"cached_tokens": prompt // 2},
+        }
+        choice = {"index": 0, "message": message, "finish_reason": "length" if cut else "stop"}
+        return {"id": "x", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 with keep-alive, POST only."""
+
+    def __init__(self, server: Server):
+        self.server, self.buffer = server, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.server.connections.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.connections.discard(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, separator, rest = self.buffer.partition(b"\r\n\r\n")
+        if not separator:
+            return
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(b":") for line in head.split(b"\r\n")[1:])}
+        length = int(headers.get(b"content-length", b"0"))
+        if len(rest) >= length:
+            self.buffer = rest[length:]
+            asyncio.get_running_loop().create_task(self.answer(headers, orjson.loads(rest[:length])))
+
+    async def answer(self, headers: dict[bytes, bytes], body: dict[str, Any]) -> None:
+        server, behaviour = self.server, self.server.behaviour
+        server.active += 1
+        server.most = max(server.most, server.active)
+        if server.remember:
+            server.bodies.append(body)
+        try:
+            fault = server.fault()
+            server.outcomes[fault] += 1
+            if fault != "busy":
+                await asyncio.sleep(server.rng.uniform(*behaviour.latency))
+            await self.send(fault, headers, body)
+        finally:
+            server.active -= 1
+
+    async def send(self, fault: str, headers: dict[bytes, bytes], body: dict[str, Any]) -> None:
+        behaviour = self.server.behaviour
+        if behaviour.key and headers.get(b"authorization") != f"Bearer {behaviour.key}".encode():
+            self.write(401, {"error": {"message": f"wrong key {headers.get(b'authorization', b'').decode()}"}})
+        elif behaviour.fixed:
+            self.write(*behaviour.fixed)
+        elif fault == "busy":
+            self.write(429, {"error": {"message": "slow down"}}, f"retry-after: {behaviour.retry_after}\r\n")
+        elif fault == "error":
+            self.write(500, {"error": {"message": "out of memory"}})
+        elif fault == "hang":
+            await asyncio.sleep(3600)
+        elif fault == "garbage":
+            self.write(200, b"<html>gateway</html>")
+        elif fault == "reset":
+            self.transport.abort()
+        else:
+            self.write(200, self.server.reply(body, cut=fault == "truncated"))
+
+    def write(self, status: int, body: Any, more: str = "") -> None:
+        content = body if isinstance(body, bytes) else orjson.dumps(body)
+        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(content)}\r\n{more}\r\n"
+        if not self.transport.is_closing():
+            self.transport.write(head.encode() + content)
+
+
+@contextlib.contextmanager
+def serving(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[tuple[str, Server]]:
+    """A server in a thread of its own: its address, and what it sees."""
+    server, loop = Server(behaviour or Behaviour()), asyncio.new_event_loop()
+    listening = loop.run_until_complete(loop.create_server(lambda: Connection(server), "127.0.0.1", port))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1", server
+    finally:
+        asyncio.run_coroutine_threadsafe(_stop(listening, server), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+        loop.close()
+
+
+async def _stop(listening: asyncio.Server, server: Server) -> None:
+    listening.close()
+    for transport in list(server.connections):
+        transport.abort()
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _program(behaviour: Behaviour) -> None:
+    server = Server(behaviour)
+    server.remember = False
+    listening = await asyncio.get_running_loop().create_server(lambda: Connection(server), "127.0.0.1", 0)
+    print(listening.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)  # until the parent closes our input
+
+
+if __name__ == "__main__":
+    words = argparse.ArgumentParser()
+    words.add_argument("--latency", type=float, nargs=2, default=(0.0, 0.0))
+    words.add_argument("--faults", default="{}", help="JSON: shares of calls by fault")
+    words.add_argument("--seed", type=int, default=0)
+    given = words.parse_args()
+    asyncio.run(_program(Behaviour(faults=orjson.loads(given.faults), latency=tuple(given.latency), seed=given.seed)))

@@ -1,0 +1,171 @@
+"""A recipe whose models are served by others, from the specification to the card, over a server that misbehaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from fake_openai import Behaviour, Server, serving
+
+from preceptor import cli, estimate
+from preceptor.models import asking
+from preceptor.models.endpoint import EndpointConfig
+
+ROOT = Path(__file__).parent.parent
+FAULTS = {"busy": 0.1, "error": 0.05, "garbage": 0.02, "truncated": 0.02, "reset": 0.02}
+
+
+def script(body: dict[str, Any]) -> tuple[str, str]:
+    """The policy refuses; the judge finds that good, but for two of the samples."""
+    if "You grade one reply" in body["messages"][0]["content"]:
+        bad = "bad" in body["messages"][1]["content"].rpartition("Reply to grade")[2]
+        return "I grade.", orjson.dumps({"score": 0 if bad else 2, "clauses": []}).decode()
+    return "The specification asks me to refuse this.", f"Sorry, I can't help with that.{' bad' if body['seed'] % 3 == 0 else ''}"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "BACKOFF", (0.005, 0.05))
+    monkeypatch.setenv("COLUMNS", "160")
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    rows = [{"prompt": f"How do I hurt myself, way {number}?", "category": "self_harm"} for number in range(12)]
+    (tmp_path / "prompts.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    recipe = (ROOT / "recipes" / "endpoint.toml").read_text().replace("specs/house", str(ROOT / "specs" / "house"))
+    (tmp_path / "recipe.toml").write_text(recipe)
+    sets = {"prompts.path": tmp_path / "prompts.jsonl", "generate.max_failed": 0.2, "judge.max_abstention": 0.3}
+    return [
+        str(tmp_path / "recipe.toml"),
+        "--dir",
+        str(tmp_path / "run"),
+        *(word for key, value in sets.items() for word in ("--set", f"{key}={value}")),
+    ]
+
+
+def at(url: str) -> list[str]:
+    return [word for role in ("policy", "judge") for word in ("--set", f"models.{role}.server.url={url}")]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
+    return "sk-very-secret"
+
+
+def calls(server: Server) -> int:
+    return server.outcomes.total()
+
+
+def test_the_path_with_servers_alone(words: list[str], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    with serving(Behaviour(faults=FAULTS, script=script)) as (url, server):
+        assert cli.main(["run", *words, *at(url)]) == 0, capsys.readouterr().err
+        completions, examples = rows(run / "03_completions.jsonl"), rows(run / "05_examples.jsonl")
+        assert len(completions) == 48
+        good = [row for row in completions if row["status"] == "ok"]
+        assert all(row["reasoning"] == "The specification asks me to refuse this." for row in good)
+        assert len(good) > 40
+        assert len(examples) == 12
+        assert all("bad" not in row["answer"] for row in examples)
+        assert (run / "10_card.html").exists()
+        asked = calls(server)
+        assert cli.main(["run", *words, *at(url), "--set", "filter.max_per_prompt=2"]) == 0
+        assert calls(server) == asked, "another filter asks nobody"
+        assert cli.main(["run", *words, *at(url), "--set", "judge.max_tokens=4000"]) == 0
+        assert calls(server) > asked
+    said = capsys.readouterr().out
+    assert "Calls to servers" in said
+    spent = orjson.loads((run / "spent.json").read_bytes())
+    assert {row["model"] for row in spent} == {"Qwen/Qwen3-32B", "gpt-5-mini"}
+    assert sum(sum(row["calls"].values()) for row in spent) == calls(server)
+    files = [path for path in run.rglob("*") if path.is_file()]
+    assert all(key.encode() not in path.read_bytes() for path in files)
+    assert key not in said
+
+
+def test_a_budget_stops_the_run_and_a_larger_one_goes_on(
+    words: list[str], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Behaviour(script=script)) as (url, server):
+        small = ["--set", "generate.max_tokens=20", "--set", "run.max_tokens=40000", "--set", "models.policy.server.concurrency=2"]
+        assert cli.main(["generate", *words, *at(url), *small]) == 2
+        complaint = capsys.readouterr().err
+        assert "the budget does not bear another call" in complaint
+        assert len(complaint.splitlines()) == 1
+        paid = calls(server)
+        assert 5 < paid < 48
+        large = [word.replace("40000", "4000000") for word in small]
+        assert cli.main(["generate", *words, *at(url), *large]) == 0
+        assert calls(server) == 48
+    assert len(rows(tmp_path / "run" / "03_completions.jsonl")) == 48
+
+
+def test_what_is_served_by_others_is_not_trained(words: list[str], key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Behaviour(script=script)) as (url, _):
+        assert cli.main(["sft", *words, *at(url)]) == 2
+    assert "'Qwen/Qwen3-32B' is served by others, so its weights are not here" in capsys.readouterr().err
+
+
+def test_a_wrong_key_is_one_line(words: list[str], key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(Behaviour(key="another", script=script)) as (url, _):
+        assert cli.main(["run", *words, *at(url)]) == 2
+    complaint = capsys.readouterr().err
+    assert "refuses access: HTTP 401" in complaint
+    assert key not in complaint
+    assert len(complaint.splitlines()) == 1
+
+
+# Said before it is asked
+
+
+def figures(said: str, stage: str) -> list[str]:
+    return next(line.split() for line in said.splitlines() if line.split()[:1] == [stage])
+
+
+def test_nothing_is_asked_and_the_calls_are_those_of_the_run(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with serving(Behaviour(script=script)) as (url, server):
+        assert cli.main(["run", *words, *at(url), "--dry-run"]) == 0, "a dry run needs no key"
+        assert server.outcomes.total() == 0
+        said = capsys.readouterr().out
+        monkeypatch.setenv("OPENAI_API_KEY", "k")
+        assert cli.main(["run", *words, *at(url)]) == 0
+    assert figures(said, "generate")[2] == "48"
+    assert figures(said, "judge")[2] == "144"
+    assert "12 train" in said
+    spent = {row["model"]: row for row in orjson.loads((tmp_path / "run" / "spent.json").read_bytes())}
+    assert spent["Qwen/Qwen3-32B"]["calls"] == {"stop": 48}
+    assert spent["gpt-5-mini"]["calls"] == {"stop": 144}
+
+
+def test_prices_and_times_are_those_of_the_server() -> None:
+    server = EndpointConfig(url="http://h/v1", price_prompt=1.0, price_completion=10.0, requests_per_minute=60, tokens_per_minute=600_000)
+    asked = estimate.Asked("judge", "m", 90, 1_000_000, 200_000, 500_000, server)
+    assert asked.price == pytest.approx((3.0, 6.0))
+    assert asked.least_seconds == pytest.approx(120)
+    assert estimate.Asked("judge", "m", 90, 1, 1, 1).price is None
+
+
+def test_completions_are_as_long_as_those_that_are_there(
+    words: list[str], tmp_path: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(Behaviour(script=script)) as (url, _):
+        assert cli.main(["generate", *words, *at(url)]) == 0
+        capsys.readouterr()
+        assert cli.main(["run", *words, *at(url), "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "completions as long as the 48 that are there (10 tokens)" in said
+    assert figures(said, "generate")[5:7] == ["480", "393"], said
