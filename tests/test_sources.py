@@ -312,6 +312,18 @@ def test_near_duplicates_and_personal_data_go_by_default_and_no_value_is_written
         assert b"4111" not in written
 
 
+def test_personal_data_in_an_opinion_is_found_too(tmp_path: Path) -> None:
+    pytest.importorskip("presidio_analyzer")
+    rows = [{"prompt": "How do I sell a hammer?", "category": "tools", "note": "asked by jane.secret@example.com, harmless"}]
+    mine = source(path=write(tmp_path / "a.jsonl", rows), opinion="note")
+    with pytest.raises(UsageError, match=r"no prompt is left of 1: \{'pii_email': 1\}"):
+        stage(tmp_path / "run", PromptsConfig(sources=(mine,)))
+    stage(tmp_path / "masked", PromptsConfig(sources=(mine,), screen=ScreenConfig(pii="mask")))
+    (kept,) = read_records(tmp_path / "masked" / "02_prompts.jsonl", Prompt.from_row)
+    assert kept.opinion is not None
+    assert (kept.opinion.text, kept.messages[0].content) == ("asked by [EMAIL], harmless", "How do I sell a hammer?")
+
+
 def test_generated_prompts_are_not_screened_and_need_no_library() -> None:
     screen = PromptsConfig().screening
     assert (screen.near_duplicate, screen.pii) == (None, "off")

@@ -37,7 +37,7 @@ from preceptor.errors import DataError, UsageError
 from preceptor.overlap import HeldOut, NearConversations, normalise
 from preceptor.overlap import ngrams as ngrams  # `filter` compares with the same words
 from preceptor.pii import KINDS, Finding, Scanner, mask
-from preceptor.records import Message, Prompt, content_id
+from preceptor.records import Message, Opinion, Prompt, content_id
 from preceptor.runs import ARTEFACTS, Ledger, Run, Summary
 from preceptor.sources import Opened, Row, SourceConfig
 from preceptor.spec import Spec
@@ -187,7 +187,7 @@ class _Screen:
             return meeting.reason
         if self._near and self._near.seen(prompt.messages):
             return "near_duplicate"
-        found = [self._scanner.find(message.content) for message in prompt.messages] if self._scanner else []
+        found = [self._scanner.find(text) for text in _texts(prompt)] if self._scanner else []
         if any(found):
             if not self._mask:
                 return f"pii_{_first_kind(found)}"
@@ -199,14 +199,20 @@ class _Screen:
 
     def _masked(self, prompt: Prompt, found: Sequence[Sequence[Finding]]) -> Prompt:
         self.masked.update({finding.kind for findings in found for finding in findings})
-        pairs = zip(prompt.messages, found, strict=True)
-        messages = tuple(Message(role=message.role, content=mask(message.content, findings)) for message, findings in pairs)
-        return _changed(prompt, messages=messages)
+        masked = [mask(text, findings) for text, findings in zip(_texts(prompt), found, strict=True)]
+        turns = tuple(Message(role=message.role, content=text) for message, text in zip(prompt.messages, masked, strict=False))
+        opinion = prompt.opinion and Opinion(text=masked[-1], by=prompt.opinion.by)
+        return _changed(prompt, messages=turns, opinion=opinion)
 
     def _remember(self, prompt: Prompt) -> None:
         self._seen.add(normalise(prompt.messages))
         if self._near:
             self._near.add(prompt.messages)
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    """What a model may read of a prompt: its turns, then the opinion about it."""
+    return [message.content for message in prompt.messages] + ([prompt.opinion.text] if prompt.opinion else [])
 
 
 def _first_kind(found: Sequence[Sequence[Finding]]) -> str:
