@@ -78,7 +78,7 @@ def jaccard(one: str, other: str) -> float:
 class Near:
     """Texts seen so far, and which of them a text nearly repeats. `threshold`: least Jaccard similarity, in (0, 1].
 
-    Memory: about 3 kB a text. Raises `MissingExtra` without the library `rensa` (extra `data`).
+    Memory: about 4 kB a text. Raises `MissingExtra` without the library `rensa` (extra `data`).
     """
 
     def __init__(self, threshold: float):
