@@ -18,6 +18,7 @@ WORKERS   ?= auto
 
 BIN   := .venv/bin
 STAMP := .venv/installed
+TOOLS := .venv/tools
 
 # Tiny models: several threads fighting over two cores are slower than one.
 export OMP_NUM_THREADS ?= 1
@@ -27,31 +28,35 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: setup demo test check bench docs clean
 .DEFAULT_GOAL := demo
 
-setup: $(STAMP)
+setup: $(TOOLS)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "Python 3.11, 3.12 or 3.13 is needed, this is %d.%d: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train,serve,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train]'
 	@touch $(STAMP)
+
+$(TOOLS): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_FLAGS) -c constraints.txt -e '.[train,data,serve,dev]'
+	@touch $(TOOLS)
 
 demo: $(STAMP)
 	$(BIN)/preceptor run $(RECIPE) --dir $(RUN) --set run.seed=$(SEED)
 
-test: $(STAMP)
+test: $(TOOLS)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
-check: $(STAMP)
+check: $(TOOLS)
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(STAMP)
+bench: $(TOOLS)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 COMMANDS := run "spec check" prompts generate judge "judge serve" filter sft rl evals card show chat "export verl" "export openrlhf" "world pretrain" "world check"
 
-docs: $(STAMP)
+docs: $(TOOLS)
 	@{ echo '# Commands'; for command in $(COMMANDS); do \
 	    printf '\n## `preceptor %s`\n\n```\n' "$$command"; COLUMNS=110 $(BIN)/preceptor $$command --help; echo '```'; \
 	done; } > docs/cli.md

@@ -104,7 +104,7 @@ def test_run_needs_one_source_and_something_in_it(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run") as opened:
         with pytest.raises(UsageError, match="the source is empty"):
             run(opened, PromptsConfig(path=empty), SPEC)
-        with pytest.raises(UsageError, match="not from both or neither"):
+        with pytest.raises(UsageError, match="not from several and not from none"):
             run(opened, CONFIG, SPEC)
         with pytest.raises(DataError, match="cannot read the prompts"):
             run(opened, PromptsConfig(path=tmp_path / "absent"), SPEC)

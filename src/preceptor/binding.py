@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from preceptor import spec
+from preceptor import prompts, spec
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
@@ -132,7 +132,8 @@ class Bound:
     @cached_property
     def evaluation(self) -> list[Prompt]:
         """Every evaluation prompt, for keeping safety data apart from it."""
-        return [prompt for suite in self.suites if not suite.bare for prompt in suite.prompts]
+        own = [prompt for suite in self.suites if not suite.bare for prompt in suite.prompts]
+        return [*own, *prompts.held_out(self.recipe.prompts)]
 
     @cached_property
     def suites(self) -> list[Suite]:

@@ -13,8 +13,8 @@ settled by one vote at the bottom, a median by an agreeing majority, a mean neve
 once more with another seed, and if that does not settle it, the judgement is an abstention. So a failure can neither raise nor
 lower a score.
 
-All readings are kept, the failed ones with their reason. Not here: thresholds (`filter`), intervals (`stats`), offline labels
-as the opinion of "another AI" (section 2.3.2), and the truth: `confusion` compares with an oracle that others provide.
+All readings are kept, the failed ones with their reason. Not here: thresholds (`filter`), intervals (`stats`), how often
+the judge agrees with the opinions it is told (`opinions`), and the truth: `confusion` compares with an oracle that others provide.
 """
 
 from __future__ import annotations
@@ -437,9 +437,8 @@ def _cell(case: Case, threshold: float) -> str:
 
 def view_of(completion: Completion, prompt: Prompt, view: View) -> AnswerView | FullView:
     """What the judge is shown of a completion."""
-    if view == "answer":
-        return AnswerView(messages=prompt.messages, category=prompt.category, answer=completion.answer)
-    return FullView(messages=prompt.messages, category=prompt.category, answer=completion.answer, reasoning=completion.reasoning)
+    shown = {"messages": prompt.messages, "category": prompt.category, "opinion": prompt.opinion, "answer": completion.answer}
+    return AnswerView(**shown) if view == "answer" else FullView(**shown, reasoning=completion.reasoning)
 
 
 def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -> Summary:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preceptor import aggregate, card, estimate, evals, filter, generate, judge, prompts, runs, spec, speclint
+from preceptor import aggregate, card, estimate, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
 from preceptor.binding import Bound, path_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
@@ -79,7 +79,9 @@ def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], 
         "rl": lambda: estimate.rewards(*common, reader, lengths),
         "evals": lambda: estimate.evaluation(recipe, bound.spec, planned_arms(bound), bound.suites, bound.wording, policy, lengths),
     }
-    made = made if bound.suites else {stage: make for stage, make in made.items() if stage != "evals"}
+    nobody = {"generate", "judge"} if recipe.star1 else set()
+    nobody |= set() if bound.suites else {"evals"}
+    made = {stage: make for stage, make in made.items() if stage not in nobody}
     rows = [make() for stage, make in made.items() if stage in planned]
     splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
     return [row for row in rows if row.calls], [
@@ -150,21 +152,40 @@ def _spec(bound: Bound) -> None:
 
 
 def _prompts(bound: Bound) -> None:
-    drawn = bound.subject.training_prompts() if bound.subject else None
-    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation)
+    config, imported = bound.recipe.prompts, bound.recipe.star1
+    drawn = bound.subject.training_prompts() if bound.subject else star1.read(imported, config) if imported else None
+    config = star1.settings(config) if imported else config
+    prompts.run(bound.run, config, bound.spec, prompts=drawn, evaluation=bound.evaluation, progress=bound.show("prompts"))
 
 
 def _generate(bound: Bound) -> None:
+    if bound.recipe.star1:
+        star1.generate(bound.run, bound.recipe.star1, bound.recipe.generate.split, bound.recipe.prompts.local_copies)
+        return
     models = bound.recipe.models
     model = bound.play("G_base", models.generator or models.policy)
     generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
 
 
 def _judge(bound: Bound) -> None:
+    if bound.recipe.star1:
+        star1.judge(bound.run, bound.recipe.star1, bound.recipe.prompts.local_copies)
+        return
     model = bound.play("G_RM", bound.recipe.models.judge)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
+    _opinions(bound)
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
+
+
+def _opinions(bound: Bound) -> None:
+    """`04_opinions.json`: whether the judge agreed with what it was told of the prompts, where it was told anything."""
+    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
+    if not any(prompt.opinion for prompt in given):
+        return
+    prompt_of = {row.id: row.prompt_id for row in read_records(bound.run.path("03_completions.jsonl"), Completion.from_row)}
+    counts = opinions.count(given, read_records(bound.run.path("04_verdicts.jsonl"), judgement_from_row), prompt_of)
+    bound.run.write("04_opinions.json", orjson.dumps(counts, option=orjson.OPT_INDENT_2))
 
 
 def _confusion(bound: Bound) -> list[dict[str, object]]:

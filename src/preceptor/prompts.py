@@ -1,52 +1,81 @@
 """Prompts: conversations that end on a user turn, labelled, without duplicates, apart from the evaluations, split.
 
-In: prompts handed in (the generated world makes them), or a JSONL file with rows
+In: prompts handed in (the generated world makes them); or sources, files and data sets that others made (`sources`); or one JSONL file of
+one's own with rows
 
     {"prompt": "How do I ...?", "category": "tools"}
     {"messages": [{"role": "user", "content": "..."}], "category": "tools", "split": "rl", "meta": {"source": "..."}}
 
-where further keys with plain values are taken into `meta`. Out: `02_prompts.jsonl`, and what was removed, counted by reason.
+where further keys with plain values are taken into `meta`. Out: `02_prompts.jsonl`; what was removed, counted by reason; and for sources
+`02_sources.json`, the manifest of what was read, under which licence, by whose leave, and what became of it.
 
 The one idea: two prompts are the same when their normalised texts are (case, white space, unicode form, punctuation at the
 edges of words). Punctuation that carries the text, as in Morse code, is left alone. The split is decided by a hash of
 that same text, so a prompt keeps its side when others come and go.
 
-Not here: near duplicates in meaning, licences, labelling. `ngram` catches long shared passages with the evaluations; it is
-off by default, because short generated prompts share their phrasing by design.
+What was made elsewhere is screened as well: near duplicates and personal data go (`[prompts.screen]`). Generated prompts are not, because
+short ones share their phrasing by design; for the same reason `ngram`, which catches long passages shared with the evaluations, is off
+until it is set.
+
+Not here: likeness in meaning, labelling.
 """
 
 from __future__ import annotations
 
 import hashlib
-import string
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from preceptor import licences, sources
 from preceptor.errors import DataError, UsageError
-from preceptor.records import Message, Prompt, content_id
+from preceptor.overlap import HeldOut, NearConversations, normalise
+from preceptor.overlap import ngrams as ngrams  # `filter` compares with the same words
+from preceptor.pii import KINDS, Finding, Scanner, mask
+from preceptor.records import Message, Opinion, Prompt, content_id
 from preceptor.runs import ARTEFACTS, Ledger, Run, Summary
+from preceptor.sources import Opened, Row, SourceConfig
 from preceptor.spec import Spec
 
 (ARTEFACT,) = ARTEFACTS["prompts"]
-_EDGES = string.punctuation + "“”‘’«»…–—"
-_NOISE = frozenset(",;:!?\"'")
+MANIFEST = "02_sources.json"
+Progress = Callable[[int, int], None]
 _OWN_KEYS = frozenset({"messages", "prompt", "category", "split", "meta"})
 
 
+class ScreenConfig(BaseModel):
+    """What is removed beside exact duplicates and what the evaluations hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    near_duplicate: float | None = Field(default=0.8, gt=0, le=1)
+    """Jaccard similarity of 5-character shingles from which two prompts, or a prompt and an evaluation prompt, are one. None: off."""
+    pii: Literal["drop", "mask", "off"] = "drop"
+    """Prompts with personal data are dropped, or it is masked: `[EMAIL]`."""
+
+
 class PromptsConfig(BaseModel):
-    """How prompts are read and divided."""
+    """How prompts are read, screened and divided."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | None = None
-    """JSONL file; None when the prompts are handed in."""
+    """JSONL file of one's own, taken without questions; None when the prompts are handed in or have sources."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Files and data sets others made: their terms are checked."""
+    evaluations: tuple[SourceConfig, ...] = ()
+    """Evaluation sets to keep the prompts apart from, beside the run's own suites. Labels and terms do not matter: nothing is trained on them."""
+    local_copies: Path | None = None
+    """Folder with copies of data sets, `owner/name` or `owner/name/revision`; looked at before the hub."""
+    allow_licences: tuple[str, ...] = ()
+    """Licences to accept beside the open ones, by name: "CC-BY-NC-4.0"."""
+    screen: ScreenConfig | None = None
+    """None: with its defaults for sources, not at all for prompts handed in and for `path`."""
     rl_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of the prompts without a split of their own that goes to `rl`; the rest goes to `train`."""
     seed: int = 0
@@ -54,30 +83,27 @@ class PromptsConfig(BaseModel):
     ngram: int | None = Field(default=None, ge=3)
     """Remove prompts that share this many consecutive words with an evaluation prompt. 13 is usual; None: only exact overlap."""
 
+    @property
+    def screening(self) -> ScreenConfig:
+        """What is screened for."""
+        return self.screen or (ScreenConfig() if self.sources else ScreenConfig(near_duplicate=None, pii="off"))
+
 
 @dataclass(frozen=True)
 class Collected:
-    """Prompts that stay, and how many were removed for which reason (`duplicate`, `in_evaluation`, `ngram_overlap`)."""
+    """Prompts that stay, and how many were removed for which reason.
+
+    Reasons: `duplicate`, `near_duplicate`; `in_evaluation`, `ngram_overlap`, `near_evaluation`; `pii_email` and the other kinds.
+    """
 
     prompts: tuple[Prompt, ...]
     removed: dict[str, int] = field(default_factory=dict)
-
-
-def normalise(messages: Sequence[Message]) -> str:
-    """The text by which prompts are compared: `role word word ...` per turn, one line each."""
-    return "\n".join(f"{message.role} {' '.join(words(message.content))}" for message in messages)
-
-
-def words(text: str) -> list[str]:
-    """Words in NFKC and folded case, without punctuation at their edges. A word of nothing else stays, unless it is plain noise."""
-    tokens = unicodedata.normalize("NFKC", text).casefold().split()
-    return [token.strip(_EDGES) or token for token in tokens if token not in _NOISE]
-
-
-def ngrams(text: str, length: int) -> set[tuple[str, ...]]:
-    """All runs of `length` consecutive words."""
-    found = words(text)
-    return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
+    by_source: dict[str, dict[str, int]] = field(default_factory=dict)
+    """The same, by the name in `meta.source`."""
+    met: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Evaluation set -> how its prompts were met. A prompt that two sets hold counts in both."""
+    masked: dict[str, int] = field(default_factory=dict)
+    """Kind of personal data -> prompts in which it was masked."""
 
 
 def side(text: str, config: PromptsConfig) -> str:
@@ -120,7 +146,7 @@ def _meta(row: dict[str, Any]) -> Any:
     return {**given, **extra} if isinstance(given, dict) else given
 
 
-def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int) -> None:
+def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int | None) -> None:
     """Raise `DataError` for a category the specification does not have and for a conversation that does not end on a user turn."""
     if prompt.category not in spec.categories:
         raise DataError(
@@ -135,73 +161,242 @@ def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int) -> None:
         raise DataError("the conversation has no words", where=where, line=line)
 
 
-def collect(prompts: Iterable[Prompt], evaluation: Sequence[Prompt], config: PromptsConfig) -> Collected:
-    """Remove duplicates and overlap with `evaluation`, then give a split to those that have none.
+# Collecting
 
-    The first of two equal prompts stays. A split that a prompt brings along is kept.
+
+class _Screen:
+    """Everything a prompt is held against, in the order of cost. Remembers what it let pass."""
+
+    def __init__(self, evaluation: Sequence[Prompt], config: PromptsConfig):
+        wanted = config.screening
+        self._seen: set[str] = set()
+        self._held_out = HeldOut(evaluation, ngram=config.ngram, near=wanted.near_duplicate if evaluation else None)
+        self._near = None if wanted.near_duplicate is None else NearConversations(wanted.near_duplicate)
+        self._scanner = None if wanted.pii == "off" else Scanner()
+        self._mask = wanted.pii == "mask"
+        self.met: dict[str, Counter[str]] = defaultdict(Counter)
+        self.masked: Counter[str] = Counter()
+
+    def passes(self, prompt: Prompt) -> Prompt | str:
+        """The prompt, masked where that is asked for, or the reason why it is removed."""
+        if normalise(prompt.messages) in self._seen:
+            return "duplicate"
+        if meeting := self._held_out.meets(prompt):
+            for name in meeting.sets:
+                self.met[name][meeting.reason] += 1
+            return meeting.reason
+        if self._near and self._near.seen(prompt.messages):
+            return "near_duplicate"
+        found = [self._scanner.find(text) for text in _texts(prompt)] if self._scanner else []
+        if any(found):
+            if not self._mask:
+                return f"pii_{_first_kind(found)}"
+            prompt = self._masked(prompt, found)
+            if normalise(prompt.messages) in self._seen:
+                return "duplicate"
+        self._remember(prompt)
+        return prompt
+
+    def _masked(self, prompt: Prompt, found: Sequence[Sequence[Finding]]) -> Prompt:
+        self.masked.update({finding.kind for findings in found for finding in findings})
+        masked = [mask(text, findings) for text, findings in zip(_texts(prompt), found, strict=True)]
+        turns = tuple(Message(role=message.role, content=text) for message, text in zip(prompt.messages, masked, strict=False))
+        opinion = prompt.opinion and Opinion(text=masked[-1], by=prompt.opinion.by)
+        return _changed(prompt, messages=turns, opinion=opinion)
+
+    def _remember(self, prompt: Prompt) -> None:
+        self._seen.add(normalise(prompt.messages))
+        if self._near:
+            self._near.add(prompt.messages)
+
+
+def _texts(prompt: Prompt) -> list[str]:
+    """What a model may read of a prompt: its turns, then the opinion about it."""
+    return [message.content for message in prompt.messages] + ([prompt.opinion.text] if prompt.opinion else [])
+
+
+def _first_kind(found: Sequence[Sequence[Finding]]) -> str:
+    kinds = {finding.kind for findings in found for finding in findings}
+    return next(kind for kind in KINDS if kind in kinds)
+
+
+def _changed(prompt: Prompt, **fields: Any) -> Prompt:
+    """A new prompt with a new id, unlike `model_copy`."""
+    return Prompt(**{**{name: getattr(prompt, name) for name in Prompt.model_fields}, **fields})
+
+
+def collect(
+    prompts: Sequence[Prompt], evaluation: Sequence[Prompt], config: PromptsConfig, progress: Progress = lambda done, total: None
+) -> Collected:
+    """Remove duplicates, overlap with `evaluation` and what `config.screening` names, then give a split to those that have none.
+
+    The first of two equal prompts stays. A split that a prompt brings along is kept. Raises `MissingExtra` when screening needs a library.
     """
-    seen: set[str] = set()
-    held_out = {normalise(prompt.messages) for prompt in evaluation}
-    passages = _passages(evaluation, config.ngram)
+    screen = _Screen(evaluation, config)
     kept: list[Prompt] = []
-    removed: dict[str, int] = {}
-    for prompt in prompts:
-        text = normalise(prompt.messages)
-        reason = _reason(prompt, text, seen, held_out, passages, config)
-        if reason:
-            removed[reason] = removed.get(reason, 0) + 1
-            continue
-        seen.add(text)
-        kept.append(prompt if prompt.split else _with_split(prompt, side(text, config)))
-    return Collected(tuple(kept), removed)
+    removed: dict[str, Counter[str]] = defaultdict(Counter)
+    for number, prompt in enumerate(prompts, start=1):
+        result = screen.passes(prompt)
+        if isinstance(result, str):
+            removed[str(prompt.meta.get("source", ""))][result] += 1
+        else:
+            kept.append(result if result.split else _changed(result, split=side(normalise(result.messages), config)))
+        if number % 1000 == 0 or number == len(prompts):
+            progress(number, len(prompts))
+    return Collected(tuple(kept), dict(_total(removed)), _plain(removed), _plain(screen.met), dict(screen.masked))
 
 
-def _with_split(prompt: Prompt, split: str) -> Prompt:
-    return Prompt(messages=prompt.messages, category=prompt.category, split=split, meta=prompt.meta)  # a new id, unlike `model_copy`
+def _total(counts: Mapping[str, Mapping[str, int]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for part in counts.values():
+        total.update(part)
+    return total
 
 
-def _passages(prompts: Sequence[Prompt], length: int | None) -> set[tuple[str, ...]]:
-    if length is None:
-        return set()
-    return {passage for prompt in prompts for message in prompt.messages for passage in ngrams(message.content, length)}
+def _plain(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
+    return {name: dict(part) for name, part in sorted(counts.items())}
 
 
-def _reason(
-    prompt: Prompt, text: str, seen: set[str], held_out: set[str], passages: set[tuple[str, ...]], config: PromptsConfig
-) -> str | None:
-    if text in seen:
-        return "duplicate"
-    if text in held_out:
-        return "in_evaluation"
-    if passages and not passages.isdisjoint(_passages([prompt], config.ngram)):
-        return "ngram_overlap"
-    return None
+# Reading
+
+
+Located = tuple[Path | str, int | None, Prompt]
+"""A prompt with the file and line it comes from."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What was read: prompts with their places, and for sources what they are and what was no prompt."""
+
+    rows: list[Located]
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    """A manifest row each, so far without counts of what became of the prompts."""
+    rejected: dict[str, Counter[str]] = field(default_factory=dict)
+    """Source -> reason -> rows that are no prompt."""
+
+    def enter(self, opened: Opened, by_leave: Mapping[str, Any], rows: Iterable[Row]) -> None:
+        """Add a source with its rows. `by_leave`: what `leave` said of it."""
+        before, rejected = len(self.rows), Counter[str]()
+        for row in rows:
+            if row.prompt:
+                self.rows.append((row.where, row.line, row.prompt))
+            else:
+                rejected[str(row.reason)] += 1
+        self.rejected[opened.found.config.title] = rejected
+        self.sources.append({**opened.to_row(), **by_leave, "rows_read": len(self.rows) - before + rejected.total()})
+
+
+def held_out(config: PromptsConfig) -> list[Prompt]:
+    """The prompts of `config.evaluations`, each with the name of its set as split. Raises `DataError`."""
+    _distinct(config.evaluations)
+    unlabelled = [source.model_copy(update={"one_category": "", "categories": {}}) for source in config.evaluations]
+    opened = [sources.fetch(sources.find(source, config.local_copies)) for source in unlabelled]
+    return [_changed(row.prompt, split=data.found.config.title) for data in opened for row in sources.read(data) if row.prompt]
+
+
+def _distinct(given: Sequence[SourceConfig]) -> None:
+    doubled = [name for name, count in Counter(source.title for source in given).items() if count > 1]
+    if doubled:
+        raise UsageError(f"two sources are called {doubled[0]!r}", hint="give them a `name` each")
+
+
+def _read_sources(config: PromptsConfig) -> Read:
+    """Terms first, of all sources; then the data."""
+    _distinct(config.sources)
+    found = [sources.find(source, config.local_copies) for source in config.sources]
+    allowed = [leave(source, config) for source in found]
+    read = Read([])
+    for source, by_leave in zip(found, allowed, strict=True):
+        opened = sources.fetch(source)
+        read.enter(opened, by_leave, sources.read(opened))
+    return read
+
+
+def leave(source: sources.Found, config: PromptsConfig) -> dict[str, Any]:
+    """What stands against a source's terms, and by whose leave it is used nevertheless. Raises `UsageError` where by nobody's."""
+    against = licences.objections(source.terms, ())
+    left = licences.objections(source.terms, config.allow_licences)
+    reason = source.config.allowed_because
+    if left and not reason:
+        raise UsageError(
+            f"the source {source.config.title!r} may not be used without being allowed: {', '.join(left)}",
+            hint="state its `licence`, name the licence in prompts.allow_licences, or give `allowed_because = ...` to the source",
+        )
+    allowed_by = "nothing to allow" if not against else "prompts.allow_licences" if not left else "allowed_because"
+    return {"objections": list(against), "allowed_by": allowed_by, "allowed_because": reason if left else None}
+
+
+# The stage
 
 
 def run(
-    run: Run, config: PromptsConfig, spec: Spec, *, prompts: Iterable[Prompt] | None = None, evaluation: Sequence[Prompt] = ()
+    run: Run,
+    config: PromptsConfig,
+    spec: Spec,
+    *,
+    prompts: Iterable[Prompt] | Read | None = None,
+    evaluation: Sequence[Prompt] = (),
+    progress: Progress = lambda done, total: None,
 ) -> Summary:
-    """Write `02_prompts.jsonl` from `config.path` or from `prompts`.
+    """Write `02_prompts.jsonl` from `config.path`, from `config.sources` or from `prompts`; and `02_sources.json` where there are sources.
 
-    Raises `UsageError` when there is no source, when there are two, and when no prompt is left.
+    `evaluation`: every evaluation prompt, those of `held_out(config)` among them. Raises `UsageError` when there is not exactly one
+    place where prompts come from, when a source's terms stand against it, and when no prompt is left.
     """
-    if (config.path is None) == (prompts is None):
-        raise UsageError("prompts come either from a file or from the recipe's world, not from both or neither", hint="set prompts.path")
-    where, rows = (config.path, list(read_jsonl(config.path))) if config.path else ("<prompts>", list(enumerate(prompts or (), start=1)))
-    for line, prompt in rows:
+    read = _read(config, prompts)
+    for where, line, prompt in read.rows:
         check(prompt, spec, where=where, line=line)
-    identity = {
+    identity: dict[str, Any] = {
         "spec": spec.hash,
-        "prompts": content_id([prompt.id for _, prompt in rows]),
+        "prompts": content_id([prompt.id for _, _, prompt in read.rows]),
         "evaluation": content_id([prompt.id for prompt in evaluation]),
     }
-    settings = config.model_dump(mode="json", exclude={"path"})  # the identity holds what was read from it
-    step = run.step("prompts", config=settings, inputs=[], identity=identity, outputs=[ARTEFACT], seed=config.seed)
+    if read.sources:
+        identity["sources"] = content_id(read.sources)
+    settings = config.model_dump(mode="json", exclude={"path", "local_copies", "evaluations"})  # the identity holds what was read from them
+    outputs = [ARTEFACT, MANIFEST] if read.sources else [ARTEFACT]
+    step = run.step("prompts", config=settings, inputs=[], identity=identity, outputs=outputs, seed=config.seed)
     if step.done:
         return step.summary
-    collected = collect((prompt for _, prompt in rows), evaluation, config)
+    collected = collect([prompt for _, _, prompt in read.rows], evaluation, config, progress)
+    rejected = _total(read.rejected) + Counter(collected.removed)
+    rows_in = len(collected.prompts) + rejected.total()
     if not collected.prompts:
-        raise UsageError(f"no prompt is left of {len(rows)}: {collected.removed or 'the source is empty'}", where=where)
+        raise UsageError(f"no prompt is left of {rows_in}: {dict(rejected) or 'the source is empty'}", where=_place(config))
     step.write_rows(ARTEFACT, (prompt.to_row() for prompt in collected.prompts))
-    ledger = Ledger(rows_in=len(rows), rows_out=len(collected.prompts), rejected=collected.removed)
-    return step.finish(ledger=ledger, notes={"split": Counter(prompt.split for prompt in collected.prompts)})
+    if read.sources:
+        step.write(MANIFEST, orjson.dumps(_manifest(read, collected, evaluation, config), option=orjson.OPT_INDENT_2))
+    ledger = Ledger(rows_in=rows_in, rows_out=len(collected.prompts), rejected=rejected)
+    notes = {"split": Counter(prompt.split for prompt in collected.prompts), "met": collected.met, "masked": collected.masked}
+    return step.finish(ledger=ledger, notes={name: note for name, note in notes.items() if note})
+
+
+def _read(config: PromptsConfig, prompts: Iterable[Prompt] | Read | None) -> Read:
+    if [config.path is not None, bool(config.sources), prompts is not None].count(True) != 1:
+        raise UsageError(
+            "prompts come either from a file, from sources or from the recipe's world, not from several and not from none",
+            hint="set prompts.path or [[prompts.sources]]",
+        )
+    if isinstance(prompts, Read):
+        return prompts
+    if config.sources:
+        return _read_sources(config)
+    if config.path:
+        return Read([(config.path, line, prompt) for line, prompt in read_jsonl(config.path)])
+    return Read([("<prompts>", number, prompt) for number, prompt in enumerate(prompts or (), start=1)])
+
+
+def _place(config: PromptsConfig) -> Path | str:
+    return config.path or ", ".join(source.title for source in config.sources) or "<prompts>"
+
+
+def _manifest(read: Read, collected: Collected, evaluation: Sequence[Prompt], config: PromptsConfig) -> dict[str, Any]:
+    """Sources with their terms and counts, what they were screened for, and which evaluation sets they met."""
+    kept = Counter(str(prompt.meta.get("source", "")) for prompt in collected.prompts)
+    removed = {name: Counter(read.rejected[name]) + Counter(collected.by_source.get(name, {})) for name in read.rejected}
+    sets = Counter(prompt.split for prompt in evaluation)
+    return {
+        "sources": [{**row, "rows_kept": kept[row["name"]], "removed": dict(removed[row["name"]])} for row in read.sources],
+        "screening": {**config.screening.model_dump(mode="json"), "ngram": config.ngram, "masked": collected.masked},
+        "evaluations": [{"name": name, "prompts": count, "met": collected.met.get(name, {})} for name, count in sorted(sets.items())],
+    }

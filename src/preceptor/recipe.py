@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -34,6 +35,7 @@ from preceptor.models.endpoint import EndpointConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
+from preceptor.star1 import Star1Config
 from preceptor.world.subject import WorldConfig
 
 
@@ -136,6 +138,8 @@ class Recipe(Section):
     run: RunSection = RunSection()
     world: WorldConfig | None = None
     """There when the subject is the generated world: it brings specification, prompts, capability rows and suites."""
+    star1: Star1Config | None = None
+    """There when prompts, completions and verdicts are those of STAR-1."""
     spec: SpecSection
     models: ModelsSection
     prompts: PromptsConfig
@@ -165,6 +169,8 @@ class Recipe(Section):
     def _one_subject(self) -> Recipe:
         if (self.world is None) == (self.spec.source is None):
             raise ValueError("give either spec.source or a section [world], which writes its own specification")
+        if self.world is not None and self.star1 is not None:
+            raise ValueError("[star1] and [world] both bring prompts; leave one of them out")
         return self
 
     @model_validator(mode="after")
@@ -262,12 +268,12 @@ def _explain(error: ValidationError, text: str, source: str, overridden: Sequenc
     """One line for the first thing that is wrong."""
     details = error.errors(include_url=False)
     first = details[0]
-    path = tuple(str(part) for part in first["loc"] if isinstance(part, str))
+    path = tuple(part for part in first["loc"] if isinstance(part, str))
     what, hint = _describe(first, path)
     more = f"; {len(details) - 1} more after this one" if len(details) > 1 else ""
     if path in overridden:
         return RecipeError(what + more, where=f"--set {'.'.join(path)}", hint=hint)
-    return RecipeError(what + more, where=source, line=line_of(text, path), hint=hint)
+    return RecipeError(what + more, where=source, line=line_of(text, first["loc"]), hint=hint)
 
 
 def _describe(first: ErrorDetails, path: tuple[str, ...]) -> tuple[str, str]:
@@ -302,14 +308,18 @@ _HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(r"""^\s*([A-Za-z0-9_\-."' ]+?)\s*=""")
 
 
-def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Line (from 1) where the key at `path` is set, or else the nearest table around it; None when neither is written."""
+def line_of(text: str, path: Sequence[str | int]) -> int | None:
+    """Line (from 1) where the key at `path` is set, or else the nearest table around it; None when neither is written.
+
+    A number in `path` counts the tables `[[name]]` of one name, from 0.
+    """
     best: tuple[int, int] | None = None
-    table: tuple[str, ...] = ()
+    table: tuple[str | int, ...] = ()
+    tables: Counter[tuple[str, ...]] = Counter()
     for number, line in enumerate(text.splitlines(), start=1):
         here = table
         if header := _HEADER.match(line):
-            here = table = _parts(header[1])
+            here = table = _numbered(_parts(header[1]), tables, new=line.lstrip().startswith("[["))
         elif key := _KEY.match(line):
             here = table + _parts(key[1])
         else:
@@ -318,6 +328,17 @@ def line_of(text: str, path: Sequence[str]) -> int | None:
         if depth and here == tuple(path[:depth]) and (best is None or depth > best[0]):
             best = (depth, number)
     return best[1] if best else None
+
+
+def _numbered(parts: tuple[str, ...], tables: Counter[tuple[str, ...]], *, new: bool) -> tuple[str | int, ...]:
+    """`prompts.sources` -> `prompts.sources.1` under the second `[[prompts.sources]]`; `tables` counts those headers."""
+    if new:
+        tables[parts] += 1
+    whole: tuple[str | int, ...] = ()
+    for depth, part in enumerate(parts, start=1):
+        count = tables[parts[:depth]]
+        whole += (part, count - 1) if count else (part,)
+    return whole
 
 
 def _parts(dotted: str) -> tuple[str, ...]:

@@ -110,6 +110,17 @@ class Clause(Record):
     authority: str | None = None
 
 
+class Opinion(Record):
+    """What somebody has found out about a prompt beforehand: a label, a disposition, a remark. It may be wrong."""
+
+    text: str
+    by: Literal["ai", "human"] = "ai"
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
 class Prompt(Record):
     """A conversation that ends on a user turn, with its category label and its split. Carries no spec text."""
 
@@ -119,6 +130,8 @@ class Prompt(Record):
     """`train`, `rl`, or the name of an evaluation suite."""
     meta: Meta = Field(default_factory=dict)
     """Provenance and, for the generated world, the ground truth. Stages pass it on and never read it."""
+    opinion: Opinion | None = Field(default=None, exclude_if=_absent)
+    """The judge is told of it (paper, section 2.3.2). Without one the row and its id are as if there were no such field."""
 
 
 class Sampling(Record):
@@ -158,6 +171,7 @@ class AnswerView(Record):
     messages: tuple[Message, ...]
     category: str
     answer: str
+    opinion: Opinion | None = Field(default=None, exclude_if=_absent)
 
 
 class FullView(Record):
@@ -167,6 +181,7 @@ class FullView(Record):
     category: str
     answer: str
     reasoning: str
+    opinion: Opinion | None = Field(default=None, exclude_if=_absent)
 
 
 class Vote(Record):

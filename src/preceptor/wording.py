@@ -45,6 +45,7 @@ _SPECIAL = re.compile(
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|THINK|gMASK)\])",
     re.IGNORECASE,
 )
+_OPINED = {"ai": "Another AI", "human": "A person"}
 _FENCE = "~"
 _SHORTEST_FENCE = 4
 
@@ -130,13 +131,22 @@ class Wording:
         return self.render("generate_wrapped", policy=policy, **self._fenced(conversation=conversation_text(prompt.messages)))
 
     def judge(self, policy: str, view: AnswerView | FullView) -> tuple[Message, ...]:
-        """What the judge reads: with the reasoning for a `FullView` (section 2.3.2), without it for an `AnswerView` (section 2.4)."""
-        conversation = conversation_text(view.messages)
+        """What the judge reads: with the reasoning for a `FullView` (section 2.3.2), without it for an `AnswerView` (section 2.4).
+
+        An opinion about the prompt, where there is one, comes last, as a finding the judge may disagree with (section 2.3.2; the paper
+        attributes those of people to "another AI" as well, here it is said whose they are). Only `full` has a text for it.
+        """
+        values = {"conversation": conversation_text(view.messages), "answer": view.answer}
         if isinstance(view, FullView):
-            return self.render(
-                "judge_full", policy=policy, **self._fenced(conversation=conversation, reasoning=view.reasoning, answer=view.answer)
-            )
-        return self.render("judge_answer", policy=policy, **self._fenced(conversation=conversation, answer=view.answer))
+            values["reasoning"] = view.reasoning
+        safe = self._fenced(**values) if view.opinion is None else self._fenced(**values, opinion=view.opinion.text)
+        opinion = safe.pop("opinion", None)
+        system, user = self.render("judge_full" if isinstance(view, FullView) else "judge_answer", policy=policy, **safe)
+        if view.opinion is None or opinion is None:
+            return system, user
+        fence = {"fence": safe["fence"]} if "fence" in safe else {}
+        (told,) = self.render("opinion", who=_OPINED[view.opinion.by], opinion=opinion, **fence)
+        return system, Message(role="user", content=f"{user.content}\n\n{told.content}")
 
     def _fenced(self, **values: str) -> dict[str, str]:
         """Make foreign text harmless by the rule of this set."""
