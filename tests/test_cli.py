@@ -95,7 +95,7 @@ def test_reading_a_recipe_loads_no_torch() -> None:
 def test_help_lists_the_stages_in_the_order_of_the_path() -> None:
     done = python("-m", "preceptor", "--help")
     assert done.returncode == 0
-    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")]
+    listed = [line.strip().split("  ")[0] for line in done.stdout.splitlines() if line.startswith("    ")]
     assert [name for name in listed if name in STAGES] == [stage for stage in STAGES if stage != "monitor"]
 
 

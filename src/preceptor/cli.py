@@ -49,6 +49,8 @@ EXTRAS = {
 """Optional module -> the extra that brings it."""
 
 INTERRUPTED = 130
+BESIDE_A_STAGE = {"judge": ("serve",)}
+"""Stage -> words that, behind its name, make a command of their own: `judge serve`, beside `judge RECIPE`."""
 Command = Callable[[argparse.Namespace], None]
 
 
@@ -222,6 +224,13 @@ def parser() -> Parser:
     return main
 
 
+def joined(words: Sequence[str]) -> list[str]:
+    """`judge serve ...` as one word and the rest: argparse cannot tell a command from the recipe of a stage. A recipe called `serve` is `./serve`."""
+    if len(words) > 1 and words[1] in BESIDE_A_STAGE.get(words[0], ()):
+        return [f"{words[0]} {words[1]}", *words[2:]]
+    return list(words)
+
+
 def _add(commands: Any, name: str, command: Command, about: str) -> argparse.ArgumentParser:
     added = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
     added.add_argument("--debug", action="store_true", help="print the traceback of an unexpected error")
@@ -262,7 +271,7 @@ def _add_world(commands: Any) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. 0 done, 2 something to mend, 130 interrupted, 1 anything else."""
-    arguments = parser().parse_args(words)
+    arguments = parser().parse_args(joined(sys.argv[1:] if words is None else words))
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # before it is imported, here and in processes started from here
     try:
         arguments.command(arguments)
