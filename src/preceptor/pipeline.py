@@ -157,7 +157,7 @@ def _rl(bound: Bound) -> None:
         identity = {
             "policy": bound.model(arm, path).identity,
             "judge": bound.model("G_RM", bound.judge_path).identity,
-            "reward": reward.model_dump(mode="json"),
+            "reward": reward.deciding(),
         }
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
         step = bound.run.step(

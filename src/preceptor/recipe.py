@@ -108,6 +108,8 @@ class RewardSection(Section):
     votes: int = Field(default=1, ge=1)
     """Readings of each answer; RL asks tens of thousands of times."""
     temperature: float = Field(default=0.0, ge=0)
+    quorum: int | None = Field(default=None, ge=1)
+    """As in `[judge]`, of this section's votes."""
 
 
 class CardSection(Section):

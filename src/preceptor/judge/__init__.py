@@ -21,17 +21,14 @@ All readings are kept, the failed ones with their reason. Not here: thresholds (
 as the opinion of "another AI" (section 2.3.2), and the truth.
 """
 
-from preceptor.judge.calibrate import Case, Confusion, confusion, total
-from preceptor.judge.judging import Judge, JudgeConfig, Views, check_abstentions, reward
+from preceptor.judge.judging import Judge, JudgeConfig, Views, check_abstentions, identity_of, reward
 from preceptor.judge.stage import run, view_of
 from preceptor.judge.verdicts import MENU, Failure, Parsed, Unparsed, parse_verdict
-from preceptor.judge.votes import Aggregate, aggregate_votes, floor, vote_seed
+from preceptor.judge.votes import Aggregate, aggregate_votes, agreement, floor, outcomes, vote_seed
 
 __all__ = [
     "MENU",
     "Aggregate",
-    "Case",
-    "Confusion",
     "Failure",
     "Judge",
     "JudgeConfig",
@@ -39,13 +36,14 @@ __all__ = [
     "Unparsed",
     "Views",
     "aggregate_votes",
+    "agreement",
     "check_abstentions",
-    "confusion",
     "floor",
+    "identity_of",
+    "outcomes",
     "parse_verdict",
     "reward",
     "run",
-    "total",
     "view_of",
     "vote_seed",
 ]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.errors import StageFailed
 from preceptor.judge.verdicts import MENU, Failure, Unparsed, parse_verdict
-from preceptor.judge.votes import Aggregate, aggregate_votes, vote_seed
+from preceptor.judge.votes import Aggregate, aggregate_votes, majority, outcomes, vote_seed
 from preceptor.models import Model, Reply, Request
 from preceptor.records import Abstention, AnswerView, FullView, Judgement, Sampling, Status, Verdict, View, Vote, content_id
 from preceptor.spec import Spec
@@ -45,6 +45,8 @@ class JudgeConfig(BaseModel):
     votes: int = Field(default=3, ge=1)
     """Independent readings of each completion."""
     aggregate: Aggregate = "min"
+    quorum: int | None = Field(default=None, ge=1)
+    """Votes that must agree on a score, with `aggregate = "quorum"`: more than half of them. None: just over half."""
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=2048, ge=1)
@@ -60,6 +62,18 @@ class JudgeConfig(BaseModel):
         if self.votes > 1 and self.temperature == 0:
             raise ValueError("several votes at temperature 0 are one vote; set votes = 1 or temperature > 0")
         return self
+
+    @model_validator(mode="after")
+    def _quorum_is_a_majority(self) -> JudgeConfig:
+        if self.quorum is not None and self.aggregate != "quorum":
+            raise ValueError(f'`quorum` belongs to aggregate = "quorum", not to {self.aggregate!r}')
+        if self.quorum is not None and not majority(self.votes) <= self.quorum <= self.votes:
+            raise ValueError(f"quorum = {self.quorum} of {self.votes} votes: expected {majority(self.votes)} to {self.votes}")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what a verdict is, for identities: not those that say when to give up or what is not set."""
+        return self.model_dump(mode="json", exclude={"max_abstention"}, exclude_none=True)
 
 
 @dataclass
@@ -86,6 +100,14 @@ class _Ask:
     seed: int
 
 
+def identity_of(model: Model, wording: Wording, config: JudgeConfig) -> str:
+    """Hash of what makes a judge this judge. The specification is named in every verdict beside it."""
+    settings = config.deciding()
+    return content_id(
+        {"model": model.identity, "wording": wording.identity, "config": settings, "menu": list(MENU.items()), "tries": _TRIES}
+    )
+
+
 class Judge:
     """A judge model bound to a specification, a wording and a voting rule."""
 
@@ -93,10 +115,7 @@ class Judge:
         self.model, self.wording, self.spec, self.config = model, wording, spec, config
         self._policies = {category: spec.for_category(category, config.detail) for category in spec.categories}
         self._known = {category: self.known_clauses(category) for category in spec.categories}
-        settings = config.model_dump(mode="json", exclude={"max_abstention"})
-        self.identity = content_id(
-            {"model": model.identity, "wording": wording.identity, "config": settings, "menu": list(MENU.items()), "tries": _TRIES}
-        )
+        self.identity = identity_of(model, wording, config)
 
     def judge_many(self, views: Views) -> Iterator[Judgement]:
         """One judgement per view, as they are settled. An answer without text gets the floor; the model is not asked.
@@ -112,7 +131,7 @@ class Judge:
         again: list[_Ask] = []
         for ballot in self._settled([self._ask(ballot, vote, 0) for ballot in asked for vote in range(self.config.votes)]):
             judgement = self._judgement(ballot)
-            if isinstance(judgement, Verdict):
+            if isinstance(judgement, Verdict) or judgement.reason == "disagreement":
                 yield judgement
                 continue
             again += [self._ask(ballot, vote, 1) for (vote, _), reading in sorted(ballot.readings.items()) if reading.failure]
@@ -165,7 +184,8 @@ class Judge:
         kept = {"raw": reply.answer, "reasoning": reply.reasoning, "seed": ask.seed}
         if reply.status != "ok":
             return Vote(score=None, failure=f"{_FAILED_REPLY[reply.status]}: {reply.detail or reply.status}", **kept)
-        parsed = parse_verdict(reply.answer, MENU, self._known[ask.ballot.view.category])
+        view, required = ask.ballot.view, self.wording.asks_for_quotes
+        parsed = parse_verdict(reply.answer, MENU, self._known[view.category], self.wording.shown(view), quotes_required=required)
         if isinstance(parsed, Unparsed):
             return Vote(score=None, failure=f"{parsed.failure}: {parsed.detail}", **kept)
         return Vote(score=parsed.score, clauses=parsed.clauses, **kept)
@@ -173,7 +193,8 @@ class Judge:
     def _judgement(self, ballot: _Ballot) -> Judgement:
         final = ballot.final()
         failures = [vote.failure for vote in final if vote.failure]
-        score = aggregate_votes(final, len(failures), self.config.aggregate)
+        rule = (len(failures), self.config.aggregate, self.config.quorum)
+        score = aggregate_votes(final, *rule)
         row: dict[str, Any] = {
             "completion_id": ballot.completion_id,
             "judge": self.identity,
@@ -181,6 +202,8 @@ class Judge:
             "view": self.config.view,
         }
         row["votes"] = tuple(ballot.readings[key] for key in sorted(ballot.readings))
+        if outcomes(final, *rule) == {None}:
+            return Abstention.model_validate({**row, "reason": "disagreement", "detail": "no score has a quorum"})
         if score is None:
             reason, _, detail = failures[0].partition(": ")
             return Abstention.model_validate({**row, "reason": reason, "detail": detail})

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from preceptor.judge.judging import Judge, check_abstentions
-from preceptor.judge.votes import floor
+from preceptor.judge.votes import agreement, floor
 from preceptor.records import Abstention, AnswerView, Completion, FullView, Judgement, Prompt, Verdict, View, judgement_from_row
 from preceptor.runs import ARTEFACTS, Ledger, Run, Summary, read_records
 
@@ -30,7 +30,7 @@ def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -
     (artefact,) = ARTEFACTS["judge"]
     inputs = [run.path("02_prompts.jsonl"), run.path("03_completions.jsonl")]
     config = judge.config
-    settings = config.model_dump(mode="json", exclude={"max_abstention"})
+    settings = config.deciding()
     identity = {"judge": judge.identity, "model": judge.model.identity, "wording": judge.wording.identity, "spec": judge.spec.hash}
     step = run.step("judge", config=settings, inputs=inputs, identity=identity, outputs=[artefact], seed=config.seed)
     if step.done:
@@ -51,7 +51,7 @@ def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -
             journal.append(abstention.to_row())
         judgements = [judgement_from_row(row) for row in journal.rows()]
     ledger = Ledger(rows_in=len(completions), rows_out=len(judgements), failed={"failed": len(completions) - len(present)})
-    return step.finish(order=[c.id for c in present], ledger=ledger, notes=_notes(judgements))
+    return step.finish(order=[c.id for c in present], ledger=ledger, notes=_notes(judgements, {c.id: c.prompt_id for c in present}))
 
 
 def _judgements(completions: Sequence[Completion], prompts: Mapping[str, Prompt], judge: Judge) -> Iterator[Judgement]:
@@ -65,12 +65,14 @@ def _judgements(completions: Sequence[Completion], prompts: Mapping[str, Prompt]
     )
 
 
-def _notes(judgements: Sequence[Judgement]) -> dict[str, Any]:
-    """Counts for the manifest: verdicts by score, abstentions by reason, readings by failure."""
+def _notes(judgements: Sequence[Judgement], prompt_of: Mapping[str, str]) -> dict[str, Any]:
+    """For the manifest: verdicts by score, abstentions by reason, readings by failure, and how far the readings agree."""
+    alpha = agreement(judgements, [prompt_of[judgement.completion_id] for judgement in judgements])
     votes = [vote for judgement in judgements for vote in judgement.votes]
     return {
         "scores": dict(sorted(Counter(f"{item.score:g}" for item in judgements if isinstance(item, Verdict)).items())),
         "abstentions": Counter(item.reason for item in judgements if isinstance(item, Abstention)),
         "votes": len(votes),
         "failed_votes": Counter(vote.failure.partition(":")[0] for vote in votes if vote.failure),
+        "agreement": {"measure": "Krippendorff's alpha, ordinal", **vars(alpha)} if alpha else None,
     }
