@@ -291,6 +291,21 @@ class Confusion:
         passed, caught = self.true_positive_rate, self.true_negative_rate
         return None if passed is None or caught is None else (passed.value + caught.value) / 2
 
+    @property
+    def balanced_accuracy_estimate(self) -> Estimate | None:
+        """`balanced_accuracy` with its interval from those of the two rates (Zou and Donner 2008, for independent samples)."""
+        passed, caught = self.true_positive_rate, self.true_negative_rate
+        if passed is None or caught is None:
+            return None
+        value = (passed.value + caught.value) / 2
+        below, above = (math.hypot(*(getattr(rate, end) - rate.value for rate in (passed, caught))) / 2 for end in ("low", "high"))
+        return Estimate(value, value - below, value + above, self.judged)
+
+    @property
+    def precision(self) -> Estimate | None:
+        """Good answers among those passed, at this base rate; None when none was passed."""
+        return wilson(self.tp, self.tp + self.fp) if self.tp + self.fp else None
+
     def __add__(self, other: Confusion) -> Confusion:
         return Confusion(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn, self.abstained + other.abstained)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -30,6 +31,7 @@ _FAILED_REPLY: Mapping[Status, Failure] = {
     "malformed": "unparsable",
     "empty": "unparsable",
 }
+_TRUST = ("max_abstention", "calibration", "min_balanced_accuracy", "allow_uncalibrated")
 _TRIES = 2
 _WATCH_AFTER = 200
 """Rewards after which a rate means something: at a maximum of 5 %, its standard error is 1.5 points."""
@@ -56,6 +58,13 @@ class JudgeConfig(BaseModel):
     seed: int = 0
     max_abstention: float = Field(default=0.05, ge=0, le=1)
     """Above this share of abstentions the stage stops: a reward or a filter with holes is not trusted."""
+    calibration: Path | None = None
+    """Folder of calibration reports (`preceptor judge calibrate`); that of this judge is found by its identity."""
+    min_balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Training on the verdicts of a judge is refused unless the lower end of the interval of its balanced accuracy reaches this. None:
+    0.75; but no bar for the generated world's own judge, which every run holds against the oracle (`04_confusion.json`)."""
+    allow_uncalibrated: bool = False
+    """Train without a report, or against what it says."""
 
     @model_validator(mode="after")
     def _votes_differ(self) -> JudgeConfig:
@@ -72,8 +81,8 @@ class JudgeConfig(BaseModel):
         return self
 
     def deciding(self) -> dict[str, Any]:
-        """The settings that decide what a verdict is, for identities: not those that say when to give up or what is not set."""
-        return self.model_dump(mode="json", exclude={"max_abstention"}, exclude_none=True)
+        """The settings that decide what a verdict is, for identities: not those that say whether to trust it, and not what is not set."""
+        return self.model_dump(mode="json", exclude=set(_TRUST), exclude_none=True)
 
 
 @dataclass

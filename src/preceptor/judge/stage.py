@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from preceptor.journal import Journal
 from preceptor.judge.judging import Judge, check_abstentions
 from preceptor.judge.votes import agreement, floor
 from preceptor.records import Abstention, AnswerView, Completion, FullView, Judgement, Prompt, Verdict, View, judgement_from_row
@@ -39,19 +40,29 @@ def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -
     completions = read_records(inputs[1], Completion.from_row)
     present = [completion for completion in completions if completion.status != "failed"]
     with step.journal(artefact, key="completion_id") as journal:
-        abstained: list[Abstention] = []
-        for judgement in _judgements([c for c in present if c.id not in journal.keys], prompts, judge):
-            if isinstance(judgement, Abstention):
-                abstained.append(judgement)
-                check_abstentions(abstained, len(present), config.max_abstention)  # of all, so it stops as soon as it must
-            else:
-                journal.append(judgement.to_row())
-            progress(len(journal) + len(abstained), len(present))
-        for abstention in abstained:
-            journal.append(abstention.to_row())
-        judgements = [judgement_from_row(row) for row in journal.rows()]
+        asked = _judgements([c for c in present if c.id not in journal.keys], prompts, judge)
+        judgements = collect(journal, asked, len(present), config.max_abstention, progress)
     ledger = Ledger(rows_in=len(completions), rows_out=len(judgements), failed={"failed": len(completions) - len(present)})
     return step.finish(order=[c.id for c in present], ledger=ledger, notes=_notes(judgements, {c.id: c.prompt_id for c in present}))
+
+
+def collect(journal: Journal, judgements: Iterable[Judgement], total: int, maximum: float, progress: Progress) -> list[Judgement]:
+    """Write judgements into the journal as they come; everything that lies in it in the end, in the order it was written.
+
+    Abstentions are written last, so that they are asked again when too many of them (of all `total`, so it stops as soon as it must)
+    stopped the work. Raises `StageFailed` then.
+    """
+    abstained: list[Abstention] = []
+    for judgement in judgements:
+        if isinstance(judgement, Abstention):
+            abstained.append(judgement)
+            check_abstentions(abstained, total, maximum)
+        else:
+            journal.append(judgement.to_row())
+        progress(len(journal) + len(abstained), total)
+    for abstention in abstained:
+        journal.append(abstention.to_row())
+    return [judgement_from_row(row) for row in journal.rows()]
 
 
 def _judgements(completions: Sequence[Completion], prompts: Mapping[str, Prompt], judge: Judge) -> Iterator[Judgement]:
