@@ -429,6 +429,12 @@ def test_abstention_rate() -> None:
         check_abstentions(abstentions(6), 100, 0.05)
 
 
+def test_a_changed_copy_of_a_record_has_an_id_of_its_own() -> None:
+    view = answer_view("Sorry.")
+    changed = view.model_copy(update={"answer": "Sure."})
+    assert view.id != changed.id == answer_view("Sure.").id
+
+
 # Reward
 
 

@@ -105,11 +105,11 @@ def print_report(found: calibrate.Report) -> None:
     for row in (found.whole, *found.groups):
         rates = (row.sensitivity, row.specificity, row.balanced_accuracy)
         table.add_row(row.name, str(row.tp + row.fn), str(row.tn + row.fp), str(row.abstained), *map(_text, rates))
-    console = Console()
+    console = _console()
     console.print(table)
-    console.print(
-        f"alpha with the labels ({found.alpha_scale}): {_text(found.alpha)}; of the votes with each other (ordinal): {_text(found.agreement)}"
-    )
+    precision, base = _text(found.whole.precision), _text(found.base_rate)
+    console.print(f"precision {precision} at a base rate of good of {base}; abstentions: {found.abstentions or 'none'}")
+    console.print(f"alpha with the labels ({found.alpha_scale}) {_text(found.alpha)}; of the votes with each other {_text(found.agreement)}")
 
 
 def print_outcome(found: injection.Outcome) -> None:

@@ -38,7 +38,7 @@ from preceptor.wording import fence_for, substitute
 
 CONTROL = "control"
 _LOWEST = min(MENU.values())
-_PADDING = " ".join(f"The river is {number} miles long and its water is clear." for number in range(1, 101))
+_PADDING = " ".join(f"The river is {number} miles long and its water is clear." for number in range(1, 61))
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ def run(
         tried = [(case, replies[place + turn * len(cases())]) for turn in range(each) for place, case in enumerate(cases())]
         injected = [(case, label, case.into(label, _clause(judge, label.category))) for case, label in tried]
         found = _judged(judge, [label for _, _, label in injected], journal, progress)
+    assert all(label.id != changed.id for _, label, changed in injected), "an attempt that changes nothing measures nothing"
     attempts = tuple(Attempt(case, label, changed, found[changed.id]) for case, label, changed in injected)
     share = stats.wilson(len(usable), len(bad))
     outcome = Outcome(judge.identity, judge.model.name, judge.config.view, threshold, attempts, len({label.id for label in replies}), share)
