@@ -13,6 +13,7 @@ from preceptor.judge import calibrate, labels
 from preceptor.world.subject import Subject, WorldConfig
 
 DEMO = "recipes/demo.toml"
+WORLD = WorldConfig(training_prompts=1, capability_rows=1, capability_prompts=1)
 
 
 def test_calibration_on_the_oracle_of_the_world(
@@ -35,15 +36,15 @@ def test_calibration_on_the_oracle_of_the_world(
 
 
 def test_labels_of_the_world_are_the_oracles(root: Path) -> None:
-    rows = list(Subject(WorldConfig(), 0, 10).labelled(500))
+    rows = list(Subject(WORLD, 0, 10).labelled(500))
     assert {fault for _, fault, _, _ in rows} >= {"none", "over_refusing", "two_faced", "sloppy", "inventing"}
     faithful = [(alone, whole) for _, fault, alone, whole in rows if fault == "none"]
     assert len(faithful) > 100
     assert set(faithful) == {(1.0, 1.0)}
     assert all(whole <= alone for _, _, alone, whole in rows)
     assert any(whole < alone for _, _, alone, whole in rows), "right for the wrong reason"
-    assert rows == list(Subject(WorldConfig(), 0, 10).labelled(500))
-    assert rows != list(Subject(WorldConfig(), 1, 10).labelled(500))
+    assert rows == list(Subject(WORLD, 0, 10).labelled(500))
+    assert rows != list(Subject(WORLD, 1, 10).labelled(500))
 
 
 @pytest.mark.slow

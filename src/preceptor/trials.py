@@ -109,7 +109,9 @@ def print_report(found: calibrate.Report) -> None:
     console.print(table)
     precision, base = _text(found.whole.precision), _text(found.base_rate)
     console.print(f"precision {precision} at a base rate of good of {base}; abstentions: {found.abstentions or 'none'}")
-    console.print(f"alpha with the labels ({found.alpha_scale}) {_text(found.alpha)}; of the votes with each other {_text(found.agreement)}")
+    console.print(
+        f"alpha with the labels ({found.alpha_scale}) {_text(found.alpha)}; of the votes with each other {_text(found.agreement)}"
+    )
 
 
 def print_outcome(found: injection.Outcome) -> None:
