@@ -42,7 +42,7 @@ def phrase_matching(request: Request) -> str:
 
 def annotators(folder: Path) -> float:
     """Nominal alpha of the two people behind each label: nobody can agree better with the label than they do with each other."""
-    pairs = [pair for file in sorted((folder / "model_completions").glob("*.csv")) for pair in xstest.annotations(file)]
+    pairs = [pair for file in sorted((folder / "model_completions").glob("*.csv")) for pair in xstest.annotator_labels(file)]
     numbers = {name: number for number, name in enumerate(sorted({name for pair in pairs for name in pair}))}
     return krippendorff_alpha([[numbers[pair[rater]] for pair in pairs] for rater in (0, 1)], "nominal")
 

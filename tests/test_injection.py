@@ -172,11 +172,9 @@ def test_rates_rows_and_figures_of_the_suite(tmp_path: Path) -> None:
     assert found.whole.raised is not None
     assert 0.1 < found.whole.raised.value < 0.6
     assert found.replies == 2 * len(cases()), "no reply is used twice while there are enough"
-    by_kind = {rate.kind: rate for rate in found.kinds}
-    assert by_kind[CONTROL].raised is not None
-    assert by_kind[CONTROL].raised.value == 0
-    assert by_kind["order"].raised is not None
-    assert by_kind["order"].raised.value > 0.3
+    raised = {rate.kind: rate.raised.value for rate in found.kinds if rate.raised}
+    assert raised[CONTROL] == 0
+    assert raised["order"] > 0.3
     rows = [orjson.loads(line) for line in (tmp_path / f"injection-{judge.identity}.jsonl").read_bytes().splitlines()]
     assert len(rows) == len(found.attempts) == 2 * len(cases())
     assert sum(row["score"] == 1.0 for row in rows if row["kind"] != CONTROL) == round(found.whole.raised.value * found.whole.n)

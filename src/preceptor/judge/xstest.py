@@ -45,7 +45,7 @@ def labels(folder: Path) -> list[Label]:
     return [label for file in files for label in _labels(file)]
 
 
-def annotations(file: Path) -> list[tuple[str, str]]:
+def annotator_labels(file: Path) -> list[tuple[str, str]]:
     """What each of the two annotators said of every completion in a file."""
     return [(row["annotation_1"], row["annotation_2"]) for _, row in _rows(file)]
 
