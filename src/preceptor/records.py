@@ -52,7 +52,7 @@ class Record(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """A changed copy. It does not inherit the id, which pydantic would copy with everything else that was computed."""
         copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__.pop("id", None)
+        vars(copied).pop("id", None)
         return copied
 
     def to_row(self) -> dict[str, Any]:

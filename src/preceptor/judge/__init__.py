@@ -15,7 +15,9 @@ abstention. So a failure can neither raise nor lower a score.
     votes       k readings become one score, or none
     judging     the judge: model, wording, specification and voting rule under one identity; the reward for RL
     stage       04_verdicts.jsonl, resumable
-    calibrate   the judge against labels that others provide
+    labels      replies that people or an oracle have marked; `xstest` reads published ones
+    calibrate   the judge against such labels, and the bar that training holds it to
+    injection   the judge against replies that try to talk it into a better grade
 
 All readings are kept, the failed ones with their reason. Not here: thresholds (`filter`), intervals (`stats`), offline labels
 as the opinion of "another AI" (section 2.3.2), and the truth.
