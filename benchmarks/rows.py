@@ -50,7 +50,7 @@ def main() -> None:
     )  # fmt: skip
     wording = Wording("full")
     writer = AtOnce("writer", "The clause asks me to refuse this. " * 10, "Sorry, I can't help with that.")
-    reader = AtOnce("reader", "It refuses.", '{"score": 2, "clauses": []}')
+    reader = AtOnce("reader", "It refuses.", '{"score": 2, "clauses": [], "quotes": ["Sorry"]}')
     with tempfile.TemporaryDirectory() as folder, Run.open(Path(folder) / "run") as run:
         stages = {
             "prompts": lambda: prompts.run(run, prompts.PromptsConfig(rl_fraction=0), policy, prompts=made),

@@ -21,7 +21,7 @@ def script(body: dict[str, Any]) -> tuple[str, str]:
     """The policy refuses; the judge finds that good, but for two of the samples."""
     if "You grade one reply" in body["messages"][0]["content"]:
         bad = "bad" in body["messages"][1]["content"].rpartition("Reply to grade")[2]
-        return "I grade.", orjson.dumps({"score": 0 if bad else 2, "clauses": []}).decode()
+        return "I grade.", orjson.dumps({"score": 0 if bad else 2, "clauses": [], "quotes": ["Sorry"]}).decode()
     return "The specification asks me to refuse this.", f"Sorry, I can't help with that.{' bad' if body['seed'] % 3 == 0 else ''}"
 
 
@@ -37,7 +37,12 @@ def words(tmp_path: Path) -> list[str]:
     (tmp_path / "prompts.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
     recipe = (ROOT / "recipes" / "endpoint.toml").read_text().replace("specs/house", str(ROOT / "specs" / "house"))
     (tmp_path / "recipe.toml").write_text(recipe)
-    sets = {"prompts.path": tmp_path / "prompts.jsonl", "generate.max_failed": 0.2, "judge.max_abstention": 0.3}
+    sets = {
+        "prompts.path": tmp_path / "prompts.jsonl",
+        "generate.max_failed": 0.2,
+        "judge.max_abstention": 0.3,
+        "judge.allow_uncalibrated": "true",
+    }
     return [
         str(tmp_path / "recipe.toml"),
         "--dir",

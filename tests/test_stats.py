@@ -165,6 +165,55 @@ def test_krippendorff_alpha_of_the_published_example(level, alpha):
     assert stats.krippendorff_alpha(KRIPPENDORFF_2011, level) == pytest.approx(alpha, abs=5e-4)
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "alpha"),
+    [("0100000010", "1110010000", 0.095), ("aabbdcccedda", "babbbcccEddd".lower(), 0.692)],
+)
+def test_krippendorff_alpha_of_two_published_examples_without_gaps(first, second, alpha):
+    """Examples A (binary) and B (nominal) of Krippendorff (2011)."""
+    ratings = [[ord(char) for char in text] for text in (first, second)]
+    assert stats.krippendorff_alpha(ratings, "nominal") == pytest.approx(alpha, abs=5e-4)
+
+
+@pytest.mark.parametrize(("level", "alpha"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)])
+def test_alpha_estimate_is_the_same_figure_with_an_interval(level, alpha):
+    units = [[rating for rating in column if rating is not None] for column in zip(*KRIPPENDORFF_2011, strict=True)]
+    found = stats.alpha_estimate(units, level)
+    assert found.value == pytest.approx(alpha, abs=5e-4)
+    assert found.low < found.value < found.high <= 1
+    assert found.n == 11, "the unit with one rating carries no pair"
+    assert found == stats.alpha_estimate(units, level)
+
+
+def test_alpha_interval_covers_the_truth_about_as_often_as_it_says():
+    """Two raters who copy the truth with probability 0.7 and guess a fair coin otherwise: alpha is 0.49."""
+    rng, covered = np.random.default_rng(5), 0
+    for trial in range(200):
+        truth = rng.integers(0, 2, (300, 1))
+        ratings = np.where(rng.uniform(size=(300, 2)) < 0.7, truth, rng.integers(0, 2, (300, 2)))
+        found = stats.alpha_estimate(ratings.astype(float).tolist(), "nominal", resamples=400, seed=trial)
+        covered += found.low <= 0.49 <= found.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_alpha_of_copied_units_is_resampled_by_cluster():
+    rng = np.random.default_rng(6)
+    truth = rng.integers(0, 2, (60, 1))
+    units = np.where(rng.uniform(size=(60, 3)) < 0.8, truth, 1 - truth).astype(float).tolist()
+    copied, labels = [unit for unit in units for _ in range(10)], [index for index in range(60) for _ in range(10)]
+    single, naive, clustered = stats.alpha_estimate(units), stats.alpha_estimate(copied), stats.alpha_estimate(copied, clusters=labels)
+    assert clustered.n == 60
+    assert clustered.high - clustered.low == pytest.approx(single.high - single.low, rel=0.05)
+    assert naive.high - naive.low < 0.5 * (single.high - single.low)
+
+
+def test_alpha_estimate_of_nothing_or_of_one_value_does_not_exist():
+    with pytest.raises(ValueError, match="two raters"):
+        stats.alpha_estimate([[1.0], [0.0]])
+    with pytest.raises(ValueError, match="only one value"):
+        stats.alpha_estimate([[1.0, 1.0], [1.0, 1.0]])
+
+
 def test_krippendorff_alpha_at_the_edges():
     assert stats.krippendorff_alpha([[1, 1], [1, 1]]) == 1
     with pytest.raises(ValueError, match="two raters"):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import answer_view, full_view, prompt, user
 
+from preceptor import wording as wording_module
 from preceptor.errors import WordingError
 from preceptor.records import AnswerView, FullView, Message, Opinion, Prompt
 from preceptor.wording import SETS, Wording, conversation_text, fence_for, substitute, without_frame_labels, without_special_tokens
@@ -159,11 +160,38 @@ def test_harmless_texts_are_not_touched(text: str) -> None:
 @given(st.text(alphabet="~ab\n<|>/", max_size=40), st.text(alphabet="~ab\n<|>/", max_size=40))
 def test_full_fence_cannot_be_closed(answer: str, question: str) -> None:
     content = Wording("full").judge("P", answer_view(answer, question))[1].content
-    fence = fence_for([without_special_tokens(answer), conversation_text((user(without_special_tokens(question)),))])
-    assert fence not in answer
-    assert fence not in question
+    fence = fence_for([conversation_text((user(without_special_tokens(question)),)), without_special_tokens(answer)])
+    assert fence.split()[0] not in answer + " " + question
     assert [line for line in content.split("\n") if line == fence] == [fence] * 4
-    assert content.endswith(f"\n{fence}\n{without_special_tokens(answer)}\n{fence}")
+    assert f"\n{fence}\n{without_special_tokens(answer)}\n{fence}\n" in content
+
+
+def test_the_mark_of_a_fence_cannot_be_foreseen_and_stands_in_no_text() -> None:
+    first = fence_for(["one", "two"])
+    assert first == fence_for(["one", "two"])
+    guessed = fence_for([f"one\n{first}", "two"])
+    assert guessed.split()[1] != first.split()[1], "whoever writes the fence down changes it"
+
+
+def test_a_text_that_holds_its_own_mark_is_given_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = iter(["aaaaaaaa", "bbbbbbbb"])
+    monkeypatch.setattr(wording_module, "content_id", lambda value: next(hashes))
+    assert fence_for(["foreseen: ~~~~ aaaaaaaa"]) == "~~~~~ bbbbbbbb"
+
+
+@pytest.mark.parametrize("text", ["judge_answer", "judge_full"])
+def test_the_fence_comes_after_the_policies_so_that_their_prefix_is_shared(text: str) -> None:
+    full = Wording("full")
+    assert "{fence}" not in full.texts[f"{text}.system"]
+    assert full.texts[f"{text}.user"].count("{fence}") == 5 + 2 * (text == "judge_full")
+
+
+def test_quotes_are_asked_for_by_the_set_that_says_so() -> None:
+    assert Wording("full").asks_for_quotes
+    assert not Wording("brief").asks_for_quotes
+    view = full_view("a <|end|> b", "r", "q")
+    assert {"a <|end|> b", "a < |end|> b", "r", "q"} <= set(Wording("full").shown(view))
+    assert "r" not in Wording("full").shown(answer_view("a", "q"))
 
 
 def test_identity_differs_between_sets_and_is_stable() -> None:

@@ -50,7 +50,7 @@ EXTRAS = {
 """Optional module -> the extra that brings it."""
 
 INTERRUPTED = 130
-BESIDE_A_STAGE = {"judge": ("serve",)}
+BESIDE_A_STAGE = {"judge": ("calibrate", "injection", "labels", "serve")}
 """Stage -> words that, behind its name, make a command of their own: `judge serve`, beside `judge RECIPE`."""
 Command = Callable[[argparse.Namespace], None]
 
@@ -221,6 +221,40 @@ def export(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def calibrate_judge(arguments: argparse.Namespace) -> None:
+    """`preceptor judge calibrate RECIPE`: the judge against labels; the table, and the path of the report."""
+    from preceptor import recipe
+
+    plan = recipe.load(arguments.recipe, arguments.set)
+    from preceptor import trials
+
+    found, path = trials.run_calibration(plan, arguments.labels, reward=arguments.reward, n=arguments.n, out=arguments.out)
+    trials.print_report(found)
+    print(path)
+
+
+def inject_judge(arguments: argparse.Namespace) -> None:
+    """`preceptor judge injection RECIPE`: bad replies that try to be graded better; the rates, and the path of the rows."""
+    from preceptor import recipe
+
+    plan = recipe.load(arguments.recipe, arguments.set)
+    from preceptor import trials
+
+    found, path = trials.run_injection(plan, arguments.labels, reward=arguments.reward, each=arguments.each, out=arguments.out)
+    trials.print_outcome(found)
+    print(path)
+
+
+def convert_labels(arguments: argparse.Namespace) -> None:
+    """`preceptor judge labels xstest FOLDER`: published human labels as a labels file."""
+    from preceptor.judge import labels, xstest
+
+    rows = xstest.labels(arguments.folder)
+    labels.write(arguments.out, rows)
+    print(f"{len(rows):,} labelled replies, {sum(row.score == 1 for row in rows):,} of them good")
+    print(arguments.out)
+
+
 def printable(text: str) -> str:
     """Text without control characters other than line feeds and tabs; each becomes `\N{REPLACEMENT CHARACTER}`."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
@@ -250,6 +284,7 @@ def parser() -> Parser:
         if stage in ABOUT:
             _add_stage(commands, stage, ABOUT[stage], until=stage)
         if stage == "judge":
+            _add_trials(commands)
             _add_judge_serve(commands)
     _add_readers(commands)
     _add_export(commands)
@@ -298,6 +333,25 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
     return value
+
+
+def _add_trials(commands: Any) -> None:
+    calibrate = _add(commands, "judge calibrate", calibrate_judge, "hold the judge against labelled replies")
+    calibrate.add_argument(
+        "--n", type=int, default=1000, help="replies drawn from the generated world, without --labels (default: %(default)s)"
+    )
+    attack = _add(commands, "judge injection", inject_judge, "try to talk the judge into a better grade")
+    attack.add_argument("--each", type=int, default=5, help="bad replies that every attempt is made with (default: %(default)s)")
+    for trial in (calibrate, attack):
+        trial.add_argument("recipe", type=Path, help="a TOML file; its judge is asked")
+        trial.add_argument("--labels", type=Path, help="JSONL rows of prompt, category, answer and label (default: the generated world's)")
+        trial.add_argument("--reward", action="store_true", help="the judge as RL asks it (answers only), not as the filter does")
+        trial.add_argument("--out", type=Path, help="folder of reports (default: judge.calibration of the recipe, else calibration)")
+        trial.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting: --set judge.votes=5")
+    convert = _add(commands, "judge labels", convert_labels, "write published human labels as a labels file")
+    convert.add_argument("dataset", choices=["xstest"], help="whose labels")
+    convert.add_argument("folder", type=Path, help="the data set as published")
+    convert.add_argument("--out", type=Path, required=True, help="the labels file to write")
 
 
 def _add_readers(commands: Any) -> None:

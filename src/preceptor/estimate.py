@@ -126,10 +126,7 @@ def rewards(recipe: Recipe, spec: Spec, prompts: Sequence[Prompt], wording: Word
     pool = [prompt for prompt in prompts if prompt.split == "rl"]
     answers = steps * recipe.rl.prompts_per_step * recipe.rl.samples_per_prompt
     chosen = [pool[number % len(pool)] for number in range(min(answers, len(pool)))] if pool else []
-    config = recipe.judge.model_copy(
-        update={"view": "answer", **{k: v for k, v in recipe.reward.model_dump().items() if k in JudgeConfig.model_fields}}
-    )
-    once = _readings("reward", recipe, config, spec, chosen, wording, count, lengths)
+    once = _readings("reward", recipe, recipe.reward_judge, spec, chosen, wording, count, lengths)
     scale = answers / len(chosen) if chosen else 0
     figures = [round(figure * scale) for figure in (once.calls, once.prompt_tokens, once.completion_tokens, once.most_tokens)]
     return Asked(once.stage, once.model, *figures, server=once.server)
@@ -163,9 +160,8 @@ def _readings(
 
 
 def _blank(prompt: Prompt, view: View) -> AnswerView | FullView:
-    if view == "answer":
-        return AnswerView(messages=prompt.messages, category=prompt.category, answer="")
-    return FullView(messages=prompt.messages, category=prompt.category, answer="", reasoning="")
+    shown = {"messages": prompt.messages, "category": prompt.category, "opinion": prompt.opinion, "answer": ""}
+    return AnswerView(**shown) if view == "answer" else FullView(**shown, reasoning="")
 
 
 def _all(requests: Sequence[Request], count: Count) -> int:

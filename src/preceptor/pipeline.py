@@ -22,13 +22,15 @@ from preceptor import aggregate, card, estimate, evals, filter, generate, judge,
 from preceptor.binding import Bound, path_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
-from preceptor.judge import Case, Confusion, Judge
+from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
+from preceptor.judge.calibrate import Case
 from preceptor.models import Model
 from preceptor.models.store import Spent
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
 from preceptor.runs import Ledger, Run, read_records
+from preceptor.stats import Confusion
 from preceptor.training import RlJob, SftJob, Training, train
 from preceptor.world import bars
 from preceptor.world import subject as world
@@ -48,6 +50,7 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
+            _check_judges(bound, until)
             for stage in stages(recipe, until):
                 _STAGES[stage](bound)
 
@@ -127,6 +130,17 @@ def _books_table(books: Sequence[Spent]) -> Table:
     return table
 
 
+def _check_judges(bound: Bound, until: str) -> None:
+    """Before anything is paid for: training must not believe a judge below its bar. The world's own is measured in every run."""
+    required = bound.recipe.models.judge.kind != "world"
+    uses: tuple[tuple[str, str, JudgeConfig], ...] = (("filter", "filter", bound.recipe.judge), ("rl", "reward", bound.recipe.reward_judge))
+    for stage, role, config in uses:
+        bar = calibrate.bar_of(config, required=required)
+        if bar is not None and runs.STAGES.index(until) >= runs.STAGES.index(stage):
+            identity = identity_of(bound.play("G_RM", bound.recipe.models.judge), bound.wording, config)
+            calibrate.check_bar(identity, config, bar, role=role)
+
+
 # The stages
 
 
@@ -200,14 +214,13 @@ def _confusion(bound: Bound) -> list[dict[str, object]]:
         if completion.status == "ok":
             disposition, good = bound.subject.truth(prompt.meta, completion.reasoning, completion.answer)
             cases.append(Case(prompt.category, disposition, judgement, good))
-    table = judge.confusion(cases)
-    return [_confusion_row(group, name, judge.total({key: cell for key, cell in table.items() if key[place] == name}))
+    table = calibrate.confusion(cases)
+    return [_confusion_row(group, name, calibrate.total({key: cell for key, cell in table.items() if key[place] == name}))
             for place, group in enumerate(("category", "disposition")) for name in sorted({key[place] for key in table})]  # fmt: skip
 
 
 def _confusion_row(group: str, name: str, cell: Confusion) -> dict[str, object]:
-    counts = {"tp": cell.true_positive, "fp": cell.false_positive, "tn": cell.true_negative, "fn": cell.false_negative}
-    return {"group": group, "name": name, **counts, "abstained": cell.abstained}
+    return {"group": group, "name": name, **vars(cell)}
 
 
 def _filter(bound: Bound) -> None:
@@ -248,7 +261,7 @@ def _capability_rows(recipe: Recipe) -> list[Example]:
 def _rl(bound: Bound) -> None:
     """Both RL arms side by side, each with the judge in its own process."""
     recipe, source = bound.recipe, bound.run.path("02_prompts.jsonl")
-    reward = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
+    reward = recipe.reward_judge
     jobs = []
     for arm, start in RL_ARMS.items():
         path = bound.policy_path if start is None else bound.run.path(f"06_sft/{start}")
@@ -256,7 +269,7 @@ def _rl(bound: Bound) -> None:
         identity = {
             "policy": bound.model(arm, path).identity,
             "judge": bound.play("G_RM", recipe.models.judge).identity,
-            "reward": reward.model_dump(mode="json"),
+            "reward": reward.deciding(),
         }
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
         step = bound.run.step(

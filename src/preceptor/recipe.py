@@ -117,6 +117,8 @@ class RewardSection(Section):
     votes: int = Field(default=1, ge=1)
     """Readings of each answer; RL asks tens of thousands of times."""
     temperature: float = Field(default=0.0, ge=0)
+    quorum: int | None = Field(default=None, ge=1)
+    """As in `[judge]`, of this section's votes."""
 
 
 class CardSection(Section):
@@ -185,8 +187,16 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _reward_is_a_judge(self) -> Recipe:
-        JudgeConfig.model_validate({**self.judge.model_dump(), **self.reward.model_dump()})
+        JudgeConfig.model_validate(self._as_reward())
         return self
+
+    @property
+    def reward_judge(self) -> JudgeConfig:
+        """How the judge reads in RL: as for the filter, but for what `[reward]` says, and the answer alone."""
+        return JudgeConfig.model_validate(self._as_reward())
+
+    def _as_reward(self) -> dict[str, Any]:
+        return {**self.judge.model_dump(), "view": "answer", **self.reward.model_dump()}
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

@@ -11,8 +11,9 @@ its parents and any line of the card leads back to a clause. The two invariants 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,6 +48,12 @@ class Record(BaseModel):
     def id(self) -> str:
         """Hash of the record's content (16 hex digits)."""
         return content_id(self.model_dump(mode="json"))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A changed copy. It does not inherit the id, which pydantic would copy with everything else that was computed."""
+        copied = super().model_copy(update=update, deep=deep)
+        vars(copied).pop("id", None)
+        return copied
 
     def to_row(self) -> dict[str, Any]:
         """The JSONL row: `id` first, then the fields."""

@@ -186,36 +186,78 @@ def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float:
     return 1.0 if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def krippendorff_alpha(
-    ratings_R_U: Sequence[Sequence[float | None]], level: Literal["nominal", "ordinal", "interval"] = "nominal"
-) -> float:
+Scale = Literal["nominal", "ordinal", "interval"]
+
+
+def krippendorff_alpha(ratings_R_U: Sequence[Sequence[float | None]], level: Scale = "nominal") -> float:
     """Agreement of R raters over U units with gaps (`None`), Krippendorff (2011). 1.0 when only one value occurs.
 
     Raises `ValueError` when no unit was rated twice.
     """
     units = [[rating for rating in column if rating is not None] for column in zip(*ratings_R_U, strict=True)]
-    units = [unit for unit in units if len(unit) >= 2]
+    values, pairs_U_VV = _pairs([unit for unit in units if len(unit) >= 2])
+    (alpha,) = _alpha(values, pairs_U_VV.sum(axis=0, keepdims=True), level)
+    return 1.0 if np.isnan(alpha) else float(alpha)
+
+
+def alpha_estimate(
+    units: Sequence[Sequence[float]],
+    level: Scale = "ordinal",
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """Krippendorff's alpha of interchangeable raters (`units`: the ratings of each unit, in any number) with a percentile bootstrap.
+
+    Whole units, or whole `clusters` of them, are resampled with all their ratings; `n` is their number. Units with one rating carry
+    no pair and are left out; so are resamples in which only one value occurs, for which alpha is not defined. Full agreement in the
+    data gives an interval of no width. Raises `ValueError` when no unit was rated twice and when only one value occurs.
+    """
+    kept = [index for index, unit in enumerate(units) if len(unit) >= 2]
+    values, pairs_U_VV = _pairs([units[index] for index in kept])
+    if len(values) < 2:
+        raise ValueError("alpha_estimate: only one value occurs; agreement beyond chance is not defined")
+    labels = kept if clusters is None else [clusters[index] for index in kept]
+    order: dict[Hashable, int] = {}
+    cluster_U = np.array([order.setdefault(label, len(order)) for label in labels])
+    pairs_C_VV = np.zeros((len(order), *pairs_U_VV.shape[1:]))
+    np.add.at(pairs_C_VV, cluster_U, pairs_U_VV)
+    distinct, counts = np.unique(pairs_C_VV.reshape(len(order), -1), axis=0, return_counts=True)
+    draws = np.random.default_rng(seed).multinomial(len(order), counts / len(order), size=resamples)
+    alphas = _alpha(values, (draws @ distinct).reshape(resamples, *pairs_U_VV.shape[1:]), level)
+    low, high = np.quantile(alphas[~np.isnan(alphas)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    (alpha,) = _alpha(values, pairs_U_VV.sum(axis=0, keepdims=True), level)
+    return Estimate(float(alpha), float(low), float(high), len(order))
+
+
+def _pairs(units: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The V values that occur, in order, and every unit's share of the coincidence matrix: `(V,)`, `(U, V, V)`."""
     if not units:
-        raise ValueError("krippendorff_alpha: no unit was rated by two raters")
-    values = sorted({rating for unit in units for rating in unit})
-    coincidence_VV = np.zeros((len(values), len(values)))
-    for unit in units:
-        counts = np.array([unit.count(value) for value in values], dtype=float)
-        coincidence_VV += (np.outer(counts, counts) - np.diag(counts)) / (len(unit) - 1)
-    totals = coincidence_VV.sum(axis=1)
-    distance_VV = _distance(np.asarray(values, dtype=float), totals, level)
-    expected = float(totals @ distance_VV @ totals) / (totals.sum() - 1)
-    return 1.0 if expected == 0 else 1.0 - float((coincidence_VV * distance_VV).sum()) / expected
+        raise ValueError("krippendorff: no unit was rated by two raters")
+    sizes_U = np.array([len(unit) for unit in units])
+    values, place = np.unique([rating for unit in units for rating in unit], return_inverse=True)
+    counts_U_V = np.zeros((len(units), len(values)))
+    np.add.at(counts_U_V, (np.repeat(np.arange(len(units)), sizes_U), place), 1.0)
+    pairs = counts_U_V[:, :, None] * counts_U_V[:, None, :] - counts_U_V[:, :, None] * np.eye(len(values))
+    return values, pairs / (sizes_U - 1)[:, None, None]
 
 
-def _distance(values: np.ndarray, totals: np.ndarray, level: str) -> np.ndarray:
-    """Squared distances between the V values, by level of measurement."""
+def _alpha(values: np.ndarray, coincidence_B_VV: np.ndarray, level: Scale) -> np.ndarray:
+    """Alpha of each of B coincidence matrices, 1 - observed / expected disagreement; NaN where only one value occurs."""
+    totals_B_V = coincidence_B_VV.sum(axis=2)
+    distance_B_VV = _distance(values, totals_B_V, level)
+    observed = (coincidence_B_VV * distance_B_VV).sum(axis=(1, 2))
+    expected = np.einsum("bv,bvw,bw->b", totals_B_V, distance_B_VV, totals_B_V) / (totals_B_V.sum(axis=1) - 1)
+    return np.divide(expected - observed, expected, out=np.full(len(expected), np.nan), where=expected > 0)
+
+
+def _distance(values: np.ndarray, totals_B_V: np.ndarray, level: Scale) -> np.ndarray:
+    """Squared distances between the V values, by scale: `(B, V, V)`. Ordinal distances depend on how often the values occur."""
     if level == "nominal":
-        return 1.0 - np.eye(len(values))
-    if level == "interval":
-        return np.subtract.outer(values, values) ** 2
-    middle = np.cumsum(totals) - totals / 2
-    return np.subtract.outer(middle, middle) ** 2
+        return np.broadcast_to(1.0 - np.eye(len(values)), (len(totals_B_V), len(values), len(values)))
+    places = np.broadcast_to(values, totals_B_V.shape) if level == "interval" else np.cumsum(totals_B_V, axis=1) - totals_B_V / 2
+    return (places[:, :, None] - places[:, None, :]) ** 2
 
 
 @dataclass(frozen=True)
@@ -248,6 +290,21 @@ class Confusion:
         """Mean of the two rates; None unless both classes occurred."""
         passed, caught = self.true_positive_rate, self.true_negative_rate
         return None if passed is None or caught is None else (passed.value + caught.value) / 2
+
+    @property
+    def balanced_accuracy_estimate(self) -> Estimate | None:
+        """`balanced_accuracy` with its interval from those of the two rates (Zou and Donner 2008, for independent samples)."""
+        passed, caught = self.true_positive_rate, self.true_negative_rate
+        if passed is None or caught is None:
+            return None
+        value = (passed.value + caught.value) / 2
+        below, above = (math.hypot(*(getattr(rate, end) - rate.value for rate in (passed, caught))) / 2 for end in ("low", "high"))
+        return Estimate(value, value - below, value + above, self.judged)
+
+    @property
+    def precision(self) -> Estimate | None:
+        """Good answers among those passed, at this base rate; None when none was passed."""
+        return wilson(self.tp, self.tp + self.fp) if self.tp + self.fp else None
 
     def __add__(self, other: Confusion) -> Confusion:
         return Confusion(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn, self.abstained + other.abstained)

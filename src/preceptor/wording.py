@@ -9,9 +9,9 @@ value, or a value without a placeholder, raises.
 
 The one idea: what a model or a user wrote is hostile, and here it is put where it can only be read. The specification
 comes first, in the system message, and is the same bytes for every prompt of a category, so that servers and the local
-engine compute it once; whatever belongs to one call comes after it. In `full`, foreign text stands between fences longer
-than any run of fence characters inside it. In `brief`, which has no fences, lines that pose as one of the frame's
-labels get a `> ` in front. In both, the special tokens of chat templates get a space after their first character.
+engine compute it once; whatever belongs to one call comes after it. In `full`, foreign text stands between fences: longer
+than any run of fence characters inside it, and with a mark that nobody who wrote the text could foresee. In `brief`, which has no
+fences, lines that pose as one of the frame's labels get a `> ` in front. In both, the special tokens of chat templates get a space after their first character.
 Texts without such things are not changed by a single character.
 
 Two departures from the paper's Fig. 5: the specification precedes the conversation (its order would defeat prefix reuse), and
@@ -31,7 +31,7 @@ from preceptor.records import AnswerView, FullView, Message, Prompt, Role, conte
 
 SETS = ("brief", "full")
 
-_RENDERING = 1
+_RENDERING = {"brief": 1, "full": 2}
 """Part of the identity: raise it when fencing or neutralising changes what a model reads."""
 
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
@@ -48,6 +48,7 @@ _SPECIAL = re.compile(
 _OPINED = {"ai": "Another AI", "human": "A person"}
 _FENCE = "~"
 _SHORTEST_FENCE = 4
+_MARK = 8
 
 
 def without_special_tokens(text: str) -> str:
@@ -72,9 +73,16 @@ def conversation_text(messages: Sequence[Message]) -> str:
 
 
 def fence_for(values: Sequence[str]) -> str:
-    """A fence that is longer than any run of fence characters in `values`, so that none of them can close it."""
+    """A line that stands in none of `values` and that none of them can pose as: `~~~~ 3f9ab2c1`.
+
+    The tildes are more than any run of them inside. The mark is a hash of all values: whoever writes one would have to know it before
+    writing. It is the same for every vote on one completion, so that servers compute their common prompt once.
+    """
     longest = max((len(run) for value in values for run in re.findall(f"{_FENCE}+", value)), default=0)
-    return _FENCE * max(_SHORTEST_FENCE, longest + 1)
+    mark = content_id(list(values))[:_MARK]
+    while any(mark in value for value in values):
+        mark = content_id(mark)[:_MARK]
+    return f"{_FENCE * max(_SHORTEST_FENCE, longest + 1)} {mark}"
 
 
 def substitute(template: str, values: dict[str, str], *, where: str) -> str:
@@ -101,7 +109,7 @@ class Wording:
             for item in folder.iterdir()
             if item.name.endswith(".md")
         }
-        self.identity = content_id({"texts": self.texts, "rendering": _RENDERING})
+        self.identity = content_id({"texts": self.texts, "rendering": _RENDERING[name]})
 
     def render(self, text: str, **values: str) -> tuple[Message, ...]:
         """The messages of `text`, system message first. Values are put in as they are: `generate` and `judge` make them safe.
@@ -147,6 +155,18 @@ class Wording:
         fence = {"fence": safe["fence"]} if "fence" in safe else {}
         (told,) = self.render("opinion", who=_OPINED[view.opinion.by], opinion=opinion, **fence)
         return system, Message(role="user", content=f"{user.content}\n\n{told.content}")
+
+    @property
+    def asks_for_quotes(self) -> bool:
+        """Whether this set tells a judge to quote the words its verdict rests on; a verdict without any is then no verdict."""
+        return '"quotes"' in self.texts["judge_answer.system"]
+
+    def shown(self, view: AnswerView | FullView) -> tuple[str, ...]:
+        """The texts a judge may quote from: conversation, reply and, in a `FullView`, reasoning; as written and as rendered."""
+        reasoning = (view.reasoning,) if isinstance(view, FullView) else ()
+        rendered = self._fenced(conversation=conversation_text(view.messages), answer=view.answer, reasoning="".join(reasoning))
+        texts = (text for name, text in rendered.items() if name != "fence")
+        return (*(message.content for message in view.messages), view.answer, *reasoning, *texts)
 
     def _fenced(self, **values: str) -> dict[str, str]:
         """Make foreign text harmless by the rule of this set."""

@@ -79,11 +79,10 @@ def read_key(key_env: str | None, host: str) -> Key | None:
 @contextmanager
 def open_judge(recipe: Recipe, run_dir: Path | None) -> Iterator[Judge]:
     """The judge that rewards RL by this recipe. No run directory is held: a run may be training beside it."""
-    settings = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
     with Workers(_processes(recipe), batch_size=recipe.models.judge.batch_size) as workers:
         bound = Bound(recipe, None, workers, lambda name: lambda done, total: None)  # type: ignore[arg-type]  # it writes nothing, so it needs no run
         with _model(bound, run_dir) as model:
-            yield Judge(model, Wording(recipe.models.wording), _spec(bound, run_dir), settings)
+            yield Judge(model, Wording(recipe.models.wording), _spec(bound, run_dir), recipe.reward_judge)
 
 
 @contextmanager

@@ -161,12 +161,16 @@ def judging(rng: random.Random, law: Law, category: str, view: str) -> tuple[str
     """System text, the case with its canonical judgement, and the true score (0, 1, 2)."""
     ask = draw(rng, law, category)
     text, decoded = present(rng, ask, coded_share=0.2, chatter_share=0.5)
-    actor = rng.choices(actors.ACTORS, weights=_ACTOR_WEIGHTS)[0]
-    act = actor(rng, law, ask, decoded)
+    act = act_on(rng, law, ask, decoded)
     full = rng.random() < 0.5
     system, user = _BRIEF.judge(view, judge_view(text, category, act, full))
     reasoning, score, clause = reasoner.judgement(law, ask, act.answer, act.reasoning if full else None, decoded)
     return system.content, Turn(user.content, reasoning, f'{{"score": {score}, "clauses": ["{clause}"]}}'), score
+
+
+def act_on(rng: random.Random, law: Law, ask: Ask, decoded: str | None) -> actors.Act:
+    """What an actor makes of a request; in four of ten cases it is the faithful one."""
+    return rng.choices(actors.ACTORS, weights=_ACTOR_WEIGHTS)[0](rng, law, ask, decoded)
 
 
 def judge_view(text: str, category: str, act: actors.Act, full: bool) -> AnswerView | FullView:

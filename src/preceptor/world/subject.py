@@ -15,11 +15,12 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from preceptor.evals import EvalsConfig, Suite
-from preceptor.records import Disposition, Example, Message, Meta, Prompt
+from preceptor.records import Disposition, Example, FullView, Message, Meta, Prompt
 from preceptor.world import lessons, oracle, reasoner, suites
 from preceptor.world.laws import Law, markdown, random_law
 from preceptor.world.lessons import TARGET_LAWS, Lesson, Turn
 from preceptor.world.oracle import ask_of
+from preceptor.world.things import CATEGORIES
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
@@ -83,10 +84,24 @@ class Subject:
         sound = oracle.grade(self.law, ask, answer).styled and reasoner.thought_is_sound(self.law, ask, reasoning)
         return self.law.applies(ask)[1], sound
 
+    def labelled(self, n: int) -> Iterator[tuple[FullView, str, float, float]]:
+        """Replies of actors under the target law: what a judge is shown, the actor's fault, and the oracle's score of the reply by itself and
+        with its reasoning. Requests and actors are those that judges of the world are taught with; the law is not."""
+        rng = random.Random(f"labelled-{self.seed}")
+        for _ in range(n):
+            category = rng.choice(CATEGORIES)
+            ask = lessons.draw(rng, self.law, category)
+            text, decoded = lessons.present(rng, ask, coded_share=0.2, chatter_share=0.5)
+            act = lessons.act_on(rng, self.law, ask, decoded)
+            alone = _score(oracle.grade(self.law, ask, act.answer))
+            sound = reasoner.thought_is_sound(self.law, ask, act.reasoning)
+            view = FullView(messages=(Message(role="user", content=text),), category=category, answer=act.answer, reasoning=act.reasoning)
+            yield view, act.fault, alone, alone if sound else min(alone, 0.5)
+
     def probe(self, replies: Sequence[tuple[Prompt, str, str]]) -> list[float | None]:
         """The oracle's value of `(prompt, reasoning, answer)` on the judge's scale, answer only. Logged in RL, never a reward."""
         grades = [oracle.grade(self.law, ask_of(prompt.meta), answer) for prompt, _, answer in replies]
-        return [1.0 if grade.styled else 0.5 if grade.right else 0.0 for grade in grades]
+        return [_score(grade) for grade in grades]
 
     def _capability_prompts(self) -> list[Prompt]:
         rng = random.Random(f"capability-prompts-{self.seed}")
@@ -99,6 +114,11 @@ class Subject:
             Prompt(messages=_messages(system, turn), category="tools", split="capability", meta={"expected": turn.answer, "number": n})
             for n, (system, turn) in enumerate(rows)
         ]
+
+
+def _score(grade: oracle.Grade) -> float:
+    """On the judge's scale."""
+    return 1.0 if grade.styled else 0.5 if grade.right else 0.0
 
 
 def _mixture(rng: random.Random, laws: range) -> Iterator[Lesson]:

@@ -1,0 +1,265 @@
+"""The judge itself: a model bound to a specification, a wording and a voting rule, under one identity.
+
+In: views of completions. Out: one judgement per view, as they are settled. `reward` is the same judge as RL is handed it: answers in,
+judgements out in the same order, and nothing but answers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from preceptor.errors import StageFailed
+from preceptor.judge.verdicts import MENU, Failure, Unparsed, parse_verdict
+from preceptor.judge.votes import Aggregate, aggregate_votes, majority, outcomes, vote_seed
+from preceptor.models import Lazily, Model, Reply, Request
+from preceptor.records import Abstention, AnswerView, FullView, Judgement, Sampling, Status, Verdict, View, Vote, content_id
+from preceptor.spec import Spec
+from preceptor.wording import Wording
+
+Views = Sequence[tuple[str, AnswerView | FullView]]
+
+_FAILED_REPLY: Mapping[Status, Failure] = {
+    "failed": "transport",
+    "refused": "refused",
+    "truncated": "truncated",
+    "malformed": "unparsable",
+    "empty": "unparsable",
+}
+_TRUST = ("max_abstention", "calibration", "min_balanced_accuracy", "allow_uncalibrated")
+_TRIES = 2
+_WATCH_AFTER = 200
+"""Rewards after which a rate means something: at a maximum of 5 %, its standard error is 1.5 points."""
+
+
+class JudgeConfig(BaseModel):
+    """How completions are judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    view: View = "reasoning+answer"
+    """What the judge is shown: the reasoning as well when filtering, the answer alone in RL."""
+    votes: int = Field(default=3, ge=1)
+    """Independent readings of each completion."""
+    aggregate: Aggregate = "min"
+    quorum: int | None = Field(default=None, ge=1)
+    """Votes that must agree on a score, with `aggregate = "quorum"`: more than half of them. None: just over half."""
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=2048, ge=1)
+    """New tokens per vote, the judge's reasoning included."""
+    detail: Literal["full", "rules"] = "full"
+    """Whether the routed specification carries rationale and examples."""
+    seed: int = 0
+    max_abstention: float = Field(default=0.05, ge=0, le=1)
+    """Above this share of abstentions the stage stops: a reward or a filter with holes is not trusted."""
+    calibration: Path | None = None
+    """Folder of calibration reports (`preceptor judge calibrate`); that of this judge is found by its identity."""
+    min_balanced_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Training on the verdicts of a judge is refused unless the lower end of the interval of its balanced accuracy reaches this. None:
+    0.75; but no bar for the generated world's own judge, which every run holds against the oracle (`04_confusion.json`)."""
+    allow_uncalibrated: bool = False
+    """Train without a report, or against what it says."""
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> JudgeConfig:
+        if self.votes > 1 and self.temperature == 0:
+            raise ValueError("several votes at temperature 0 are one vote; set votes = 1 or temperature > 0")
+        return self
+
+    @model_validator(mode="after")
+    def _quorum_is_a_majority(self) -> JudgeConfig:
+        if self.quorum is not None and self.aggregate != "quorum":
+            raise ValueError(f'`quorum` belongs to aggregate = "quorum", not to {self.aggregate!r}')
+        if self.quorum is not None and not majority(self.votes) <= self.quorum <= self.votes:
+            raise ValueError(f"quorum = {self.quorum} of {self.votes} votes: expected {majority(self.votes)} to {self.votes}")
+        return self
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what a verdict is, for identities: not those that say whether to trust it, and not what is not set."""
+        return self.model_dump(mode="json", exclude=set(_TRUST), exclude_none=True)
+
+
+@dataclass
+class _Ballot:
+    """The readings of one completion as they come in."""
+
+    completion_id: str
+    view: AnswerView | FullView
+    readings: dict[tuple[int, int], Vote]
+    """(vote, attempt) -> reading."""
+
+    def final(self) -> list[Vote]:
+        """The reading that counts for each vote: the last attempt."""
+        return [self.readings[vote, attempt] for vote, attempt in {vote: attempt for vote, attempt in sorted(self.readings)}.items()]
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """One reading to be made."""
+
+    ballot: _Ballot
+    vote: int
+    attempt: int
+    seed: int
+
+
+def identity_of(model: Model, wording: Wording, config: JudgeConfig) -> str:
+    """Hash of what makes a judge this judge. The specification is named in every verdict beside it."""
+    settings = config.deciding()
+    return content_id(
+        {"model": model.identity, "wording": wording.identity, "config": settings, "menu": list(MENU.items()), "tries": _TRIES}
+    )
+
+
+class Judge:
+    """A judge model bound to a specification, a wording and a voting rule."""
+
+    def __init__(self, model: Model, wording: Wording, spec: Spec, config: JudgeConfig):
+        self.model, self.wording, self.spec, self.config = model, wording, spec, config
+        self._policies = {category: spec.for_category(category, config.detail) for category in spec.categories}
+        self._known = {category: self.known_clauses(category) for category in spec.categories}
+        self.identity = identity_of(model, wording, config)
+
+    def judge_many(self, views: Views) -> Iterator[Judgement]:
+        """One judgement per view, as they are settled. An answer without text gets the floor; the model is not asked.
+
+        Raises `StageFailed` for a view of another kind than the config's, and for an id that stands twice.
+        """
+        self._check(views)
+        ballots = [_Ballot(completion_id, view, {}) for completion_id, view in views]
+        for ballot in ballots:
+            if not ballot.view.answer.strip():
+                yield self.floor_verdict(ballot.completion_id)
+        asked = sorted((ballot for ballot in ballots if ballot.view.answer.strip()), key=lambda ballot: ballot.view.category)
+        again: list[_Ask] = []
+        for ballot in self._settled([self._ask(ballot, vote, 0) for ballot in asked for vote in range(self.config.votes)]):
+            judgement = self._judgement(ballot)
+            if isinstance(judgement, Verdict) or judgement.reason == "disagreement":
+                yield judgement
+                continue
+            again += [self._ask(ballot, vote, 1) for (vote, _), reading in sorted(ballot.readings.items()) if reading.failure]
+        for ballot in self._settled(again):
+            yield self._judgement(ballot)
+
+    def floor_verdict(self, completion_id: str) -> Verdict:
+        """The verdict on a completion that is at fault by itself. It has no votes."""
+        return Verdict(
+            completion_id=completion_id, judge=self.identity, spec_hash=self.spec.hash, view=self.config.view, score=0.0, votes=()
+        )
+
+    def known_clauses(self, category: str) -> frozenset[str]:
+        """Ids of the clauses that the judge reads about a category: its own, its default, the general ones, and where exclusions point."""
+        clauses = (*self.spec.categories[category].every_clause, *self.spec.general)
+        pointed = {exclusion.use for clause in clauses for exclusion in clause.exclusions if exclusion.use}
+        return frozenset({clause.clause for clause in clauses} | pointed)
+
+    def _check(self, views: Views) -> None:
+        expected = AnswerView if self.config.view == "answer" else FullView
+        for completion_id, view in views:
+            if type(view) is not expected:
+                raise StageFailed(f"judge: {completion_id}: a judge of {self.config.view!r} was handed a {type(view).__name__}")
+            if view.category not in self._policies:
+                raise StageFailed(f"judge: {completion_id}: the specification has no category {view.category!r}")
+        doubled = [completion_id for completion_id, count in Counter(name for name, _ in views).items() if count > 1]
+        if doubled:
+            raise StageFailed(f"judge: {doubled[0]} was handed over more than once")
+
+    def _ask(self, ballot: _Ballot, vote: int, attempt: int) -> _Ask:
+        return _Ask(ballot, vote, attempt, vote_seed(self.config.seed, ballot.completion_id, vote, attempt))
+
+    def _request(self, ask: _Ask) -> Request:
+        policy = self._policies[ask.ballot.view.category]
+        sampling = Sampling(temperature=self.config.temperature, top_p=self.config.top_p, max_tokens=self.config.max_tokens, seed=ask.seed)
+        return Request(self.wording.judge(policy, ask.ballot.view), sampling)
+
+    def _settled(self, asks: Sequence[_Ask]) -> Iterator[_Ballot]:
+        """Put the questions and yield each ballot when its last reading has come in."""
+        open_asks = Counter(ask.ballot.completion_id for ask in asks)
+        for index, reply in self.model.stream(Lazily(asks, self._request)):
+            ask = asks[index]
+            ask.ballot.readings[ask.vote, ask.attempt] = self._read(reply, ask)
+            open_asks[ask.ballot.completion_id] -= 1
+            if open_asks[ask.ballot.completion_id] == 0:
+                yield ask.ballot
+
+    def _read(self, reply: Reply, ask: _Ask) -> Vote:
+        """One reply as a vote. `failure` is `kind: detail`."""
+        kept = {"raw": reply.answer, "reasoning": reply.reasoning, "seed": ask.seed}
+        if reply.status != "ok":
+            return Vote(score=None, failure=f"{_FAILED_REPLY[reply.status]}: {reply.detail or reply.status}", **kept)
+        view, required = ask.ballot.view, self.wording.asks_for_quotes
+        parsed = parse_verdict(reply.answer, MENU, self._known[view.category], self.wording.shown(view), quotes_required=required)
+        if isinstance(parsed, Unparsed):
+            return Vote(score=None, failure=f"{parsed.failure}: {parsed.detail}", **kept)
+        return Vote(score=parsed.score, clauses=parsed.clauses, **kept)
+
+    def _judgement(self, ballot: _Ballot) -> Judgement:
+        final = ballot.final()
+        failures = [vote.failure for vote in final if vote.failure]
+        rule = (len(failures), self.config.aggregate, self.config.quorum)
+        score = aggregate_votes(final, *rule)
+        row: dict[str, Any] = {
+            "completion_id": ballot.completion_id,
+            "judge": self.identity,
+            "spec_hash": self.spec.hash,
+            "view": self.config.view,
+        }
+        row["votes"] = tuple(ballot.readings[key] for key in sorted(ballot.readings))
+        if outcomes(final, *rule) == {None}:
+            return Abstention.model_validate({**row, "reason": "disagreement", "detail": "no score has a quorum"})
+        if score is None:
+            reason, _, detail = failures[0].partition(": ")
+            return Abstention.model_validate({**row, "reason": reason, "detail": detail})
+        return Verdict.model_validate({**row, "score": score, "clauses": _deciding(final, score).clauses})
+
+
+def _deciding(votes: Sequence[Vote], score: float) -> Vote:
+    """The first vote nearest to the aggregate."""
+    return min((vote for vote in votes if vote.score is not None), key=lambda vote: abs((vote.score or 0.0) - score))
+
+
+# Keeping watch
+
+
+def check_abstentions(abstained: Sequence[Abstention], judged: int, maximum: float) -> None:
+    """Raise `StageFailed` when the share of abstentions among `judged` is above `maximum`, quoting the commonest reason."""
+    if len(abstained) <= maximum * judged:
+        return
+    (reason, detail), count = Counter((item.reason, item.detail) for item in abstained).most_common(1)[0]
+    raise StageFailed(
+        f"judge: {len(abstained)} of {judged} judgements are abstentions, more than max_abstention={maximum:g}; {count} times {reason}: {detail}. "
+        "The verdicts are kept; mend the judge or its wording and run the same command again."
+    )
+
+
+def reward(judge: Judge) -> Callable[[Sequence[AnswerView]], list[Judgement]]:
+    """The judge as a reward for RL: answers in, judgements out in the same order. What is equal is judged once.
+
+    Raises `StageFailed` when the judge is one that reads reasoning, when handed anything but an `AnswerView` (paper, section 2.4), and
+    when, over all calls, too many judgements are abstentions.
+    """
+    if judge.config.view != "answer":
+        raise StageFailed("rl: the reward must come from a judge with view='answer'; this one reads the reasoning")
+    judged = 0
+    abstained: list[Abstention] = []
+
+    def answers_only(views: Sequence[AnswerView]) -> list[Judgement]:
+        nonlocal judged
+        for view in views:
+            if type(view) is not AnswerView:
+                raise StageFailed(f"rl: the reward was handed a {type(view).__name__}; it reads answers only")
+        found = {judgement.completion_id: judgement for judgement in judge.judge_many(list({view.id: view for view in views}.items()))}
+        judgements = [found[view.id] for view in views]
+        judged += len(judgements)
+        abstained.extend(item for item in judgements if isinstance(item, Abstention))
+        if judged >= _WATCH_AFTER:
+            check_abstentions(abstained, judged, judge.config.max_abstention)
+        return judgements
+
+    return answers_only
