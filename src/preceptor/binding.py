@@ -77,7 +77,7 @@ class Bound:
     run: Run
     workers: Workers
     show: Show
-    _identities: dict[Path, str] = field(default_factory=dict)
+    _identities: dict[tuple[Path, str], str] = field(default_factory=dict)
 
     @cached_property
     def spec(self) -> Spec:
@@ -116,10 +116,11 @@ class Bound:
 
         if not (path / "config.json").is_file():
             raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
-        ref = self.recipe.models.judge if path == self.judge_path else self.recipe.models.policy
-        if path not in self._identities:
-            self._identities[path] = files_identity(path, extra=str(ref.number_type))
-        return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)
+        ref = self.recipe.models.judge if name == "G_RM" else self.recipe.models.policy  # both may be one checkpoint
+        key = (path, f"{ref.number_type}{ref.arguments.identity}")
+        if key not in self._identities:
+            self._identities[key] = files_identity(path, extra=key[1])
+        return self.workers.model(path, name=name, identity=self._identities[key], dtype=ref.number_type, arguments=ref.arguments)
 
     @property
     def policy_path(self) -> Path:

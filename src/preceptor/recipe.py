@@ -33,6 +33,7 @@ from preceptor.judge import JudgeConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
+from preceptor.template import TemplateArguments
 from preceptor.world.subject import WorldConfig
 
 
@@ -78,12 +79,21 @@ class ModelRef(Section):
     it to be faster on a CPU (1.3 times), else the checkpoint's own."""
     concurrency: int = Field(default=16, ge=1)
     """Requests under way at a time (`endpoint`)."""
+    thinking: bool = True
+    """False: the model answers without reasoning. Refused where its chat template cannot switch reasoning off."""
+    template: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further arguments of the chat template by name, for example `{ reasoning_effort = "low" }` for gpt-oss."""
 
     @model_validator(mode="after")
     def _url_belongs_to_an_endpoint(self) -> ModelRef:
         if (self.kind == "endpoint") != (self.url is not None):
             raise ValueError('`url` is needed with kind = "endpoint", and only there')
         return self
+
+    @property
+    def arguments(self) -> TemplateArguments:
+        """What the chat template is told besides the messages."""
+        return TemplateArguments(self.thinking, tuple(sorted(self.template.items())))
 
     @property
     def number_type(self) -> str | None:

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from preceptor.chat import Rendered, Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed, require_extra
 from preceptor.records import Example, content_id
+from preceptor.template import DEFAULTS, TemplateArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -197,15 +198,17 @@ def train(
     *,
     spec_text: SpecText,
     progress: Progress | None = None,
+    arguments: TemplateArguments = DEFAULTS,
 ) -> SftReport:
-    """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation.
+    """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation; `arguments` are
+    what the chat template is told, as when sampling.
 
     Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
     are asked for and there are none, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
     """
     require_extra("train", "trl")
     model, tokenizer = load_policy(base)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, arguments)
     refuse_spec_text(examples, spec_text)
     safety = render_rows(renderer, examples, config, reasoning=config.reasoning)
     extra = render_rows(renderer, capability, config) if config.capability_ratio else Rows((), (), ())
@@ -221,7 +224,7 @@ def train(
     per_step = config.batch_size * (1 - config.capability_ratio)
     steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
-    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids)
+    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids, arguments.identity)
     first = recorder.resume(work)
     with without_deprecations():
         trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)

@@ -22,6 +22,7 @@ from preceptor.judge import Judge, JudgeConfig
 from preceptor.models.workers import end_with
 from preceptor.records import Example, Prompt
 from preceptor.runs import Ledger, Step, read_records
+from preceptor.template import TemplateArguments
 from preceptor.wording import Wording
 from preceptor.world import subject as world
 
@@ -35,11 +36,12 @@ class SftJob:
     capability: Sequence[Example]
     config: sft.SftConfig
     policy_texts: tuple[str, ...]
+    arguments: TemplateArguments
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         examples = read_records(self.examples, Example.from_row)
-        report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts)
+        report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts, arguments=self.arguments)
         long = len(examples) - report.safety_rows
         return Ledger(
             len(examples), report.safety_rows, rejected={"too_long": long} if long else {}, tokens_in=report.tokens
@@ -60,16 +62,18 @@ class RlJob:
     subject: world.Subject | None
     batch_size: int
     dtype: str | None
+    judge_arguments: TemplateArguments
+    arguments: TemplateArguments
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         from preceptor.models.local import LocalModel
 
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
-        model = LocalModel.load(self.judge, batch_size=self.batch_size, dtype=self.dtype)
+        model = LocalModel.load(self.judge, batch_size=self.batch_size, dtype=self.dtype, arguments=self.judge_arguments)
         grader = Judge(model, Wording(self.wording), spec.load(self.spec), self.reward)
         probe = self.subject.probe if self.subject else None
-        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe)
+        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe, arguments=self.arguments)
         return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()
 
 
