@@ -225,8 +225,9 @@ class Renderer:
 
     @cached_property
     def _markers(self) -> re.Pattern[str]:
-        """Texts that the tokenizer, the template or the splitter would read as markers, longest first."""
-        texts = {*self.template.tokens, *self.format.markers, self.format.open_tag, self.format.close_tag}
+        """Texts that the tokenizer, the template or the splitter would read as markers, longest first. Not a tag made of several:
+        breaking its beginning would leave the others whole."""
+        texts = {*self.template.tokens, *self.format.markers}
         return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))))
 
     @cached_property

@@ -115,7 +115,7 @@ class ChatTemplate:
         those of DeepSeek's roles are plain), except the one for unknown words."""
         added = self.tokenizer.added_tokens_decoder.values()
         found = {token.content for token in added if token.special or (len(token.content.strip()) > 2 and token.content in self.source)}
-        return tuple(sorted(found - {self.tokenizer.unk_token}, key=lambda token: (-len(token), token)))
+        return tuple(sorted((token for token in found if token != self.tokenizer.unk_token), key=_longest))
 
     @cached_property
     def format(self) -> Format:
@@ -228,9 +228,7 @@ class ChatTemplate:
             raise self._unfit("does not end the assistant's turn with a special token")
         tags = (tag, closed.strip())
         inside = {token for token in self.tokens if token in tags[0] + tags[1]}
-        markers = tuple(
-            sorted(inside | {tag for tag in tags if not any(token in tag for token in inside)}, key=lambda text: (-len(text), text))
-        )
+        markers = tuple(sorted(inside | {tag for tag in tags if not any(token in tag for token in inside)}, key=_longest))
         earlier = self.render([_USER, {"role": "assistant", "content": _ANSWER}, _USER], prompt=False, thinking=True)
         others = (self._first_token(earlier.partition(_ANSWER)[2]), self.tokenizer.eos_token)
         ends = dict.fromkeys(token for token in (end, *others) if isinstance(token, str) and token not in inside)
@@ -254,3 +252,8 @@ class ChatTemplate:
 
     def _unfit(self, what: str) -> DataError:
         return DataError(f"the chat template {what}", where=self.where, hint=_HINT)
+
+
+def _longest(text: str) -> tuple[int, str]:
+    """Sorts longer texts first."""
+    return -len(text), text
