@@ -4,9 +4,11 @@ reasoning. Templates, special tokens and architectures are the real ones (family
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import family
 import pytest
@@ -284,7 +286,7 @@ def test_the_token_that_ends_a_turn(of: Family) -> None:
 @every_family
 def test_sampling_stops_where_the_template_or_the_checkpoint_says(of: Family) -> None:
     words, model = family.tokenizer(of), family.model(of)
-    expected = sorted({*renderer(of).end_ids, *words.convert_tokens_to_ids(list(of.ends))})
+    expected = sorted({*renderer(of).end_ids, *(renderer(of)._token_id(token) for token in of.ends)})
     assert LocalModel(model, words, name="tiny").end_ids == expected
     assert model.generation_config is not None
     model.generation_config.eos_token_id = words.eos_token_id  # as some checkpoints of Llama 3 were published
@@ -516,10 +518,10 @@ def test_greedy_is_generate(of: Family, monkeypatch: pytest.MonkeyPatch, tmp_pat
     local = LocalModel.load(tmp_path, device="cpu")
     assert type(local.model).__name__ == f"{of.architecture}ForCausalLM"
     assert (local.plain_reason != "") == (of in (GPT_OSS, OLMO3))  # windows and sinks take the plain path
-    expected = []
+    expected, generate = [], cast("Any", local.model).generate
     for request in requests():
         ids = local.renderer.prompt_ids(request.messages)
-        out = local.model.generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False, eos_token_id=local.end_ids)
+        out = generate(torch.tensor([ids]), max_new_tokens=16, do_sample=False, eos_token_id=local.end_ids)
         expected.append(out[0, len(ids) :].tolist())
     assert written(local, requests(), monkeypatch) == expected
     assert len({tuple(ids) for ids in expected}) > 3
@@ -561,7 +563,33 @@ def test_a_step_of_sft(of: Family, tmp_path) -> None:
     assert report.steps == 2
     assert report.last_loss < report.first_loss
     assert report.tokens == 2 * sum(len(row.input_ids) for row in rows.rendered)
-    assert sft.load_policy(tmp_path / "learned")[1].chat_template == family.template(of.template)
+    learned = tmp_path / "learned"
+    assert sft.load_policy(learned)[1].chat_template == family.template(of.template)
+    assert not json.loads((learned / "config.json").read_text()).get("output_router_logits")  # else `generate` fails
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("of", [QWEN3, GPT_OSS, OLMO3, LLAMA3], ids=str)
+def test_a_step_of_rl(of: Family, tmp_path) -> None:
+    """A policy that has learned two rows by heart, named to stop at the wrong token only: its turns end, and the judge reads answers."""
+    train(of, tmp_path, steps=150)
+    learned = tmp_path / "learned" / "generation_config.json"
+    learned.write_text(json.dumps({**json.loads(learned.read_text()), "eos_token_id": renderer(of).tokenizer.eos_token_id}))
+    prompts = [Prompt(messages=row.messages, category="c", split="rl") for row in ROWS]
+    views: list[AnswerView] = []
+
+    def reward(asked):
+        views.extend(asked)
+        return [
+            Verdict(completion_id=view.id, judge="j", spec_hash="s", view="answer", score=float(index % 2), votes=())
+            for index, view in enumerate(asked)
+        ]
+
+    config = rl.RlConfig(steps=1, prompts_per_step=2, samples_per_prompt=4, max_tokens=80, temperature=0.5, learning_rate=1e-4)
+    report = rl.train(tmp_path / "learned", prompts, reward, tmp_path / "rl", config)
+    assert report.asked == len(views) >= 6  # a sample may leave the format
+    assert {view.answer for view in views} >= {row.answer for row in ROWS}
+    assert not any("rule" in view.answer for view in views)
 
 
 @pytest.mark.slow

@@ -314,7 +314,16 @@ def load_policy(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     logging.disable_progress_bar()  # the caller shows progress
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    without_router_logits(model)
     return model, tokenizer
+
+
+def without_router_logits(model: Any) -> None:
+    """A mixture of experts returns its router's logits only when asked. TRL's SFT switches them on in the configuration, it would be
+    saved with the checkpoint, and `generate` then fails (a load-balancing loss over one token against the mask of all)."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
 
 
 def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
@@ -323,6 +332,7 @@ def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, d
     from peft import PeftModel
 
     whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    without_router_logits(whole)
     whole.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]).save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
 
