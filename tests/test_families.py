@@ -143,6 +143,8 @@ def test_roles_are_printed_or_refused(of: Family, role: Role) -> None:
         renderer(of).prompt_ids(conversation)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="row abc: the "):
+        renderer(of).example(conversation, "why", "yes", row="abc")
 
 
 def test_a_second_system_turn_that_is_dropped_is_refused() -> None:

@@ -159,14 +159,18 @@ class Renderer:
         `prompt_ids`.
 
         Raises `StageFailed` naming `row` (default: a hash of the conversation) if the completion does not decode back, if
-        the template renders it differently, or if there is reasoning and thinking is off.
+        the template renders it differently, or if there is reasoning and thinking is off; `DataError`, naming it too, if the
+        template refuses the conversation.
         """
         name = row or content_id([[message.role, message.content] for message in messages])
         reasoning, answer, form = reasoning.strip(), answer.strip(), self.format
         if reasoning and not form.thinking:
             raise StageFailed(f"row {name}: it has reasoning, but thinking is off for this model; switch it on, or train without reasoning")
         turns = self._turns(messages)
-        prompt = self.template.prompt(turns)
+        try:
+            prompt = self.template.prompt(turns)
+        except DataError as error:
+            raise DataError(f"row {name}: {error.what}", where=error.where, hint=error.hint) from None
         written = f"{form.open}{reasoning}{form.close}{answer}{form.end}"
         ids = self._encode(prompt)
         completion = self._continued(ids, prompt, written)

@@ -307,7 +307,8 @@ def train(
         )
     model, tokenizer = load_policy(policy)
     renderer = Renderer(tokenizer, arguments)
-    model.generation_config.eos_token_id = end_ids(model, renderer)
+    ends = end_ids(model, renderer)
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
     referee = Referee(prompts, renderer, reward, probe, config)
     seconds = Seconds()
 
