@@ -56,6 +56,23 @@ def test_split_table(text: str, finished: bool, prefilled: bool, reasoning: str 
     assert (found.detail == "") == (status == "ok")
 
 
+@pytest.mark.parametrize(
+    ("text", "finished", "answer", "status"),
+    [
+        (" yes \n", True, "yes", "ok"),
+        ("yes", False, "", "truncated"),
+        (" \n", True, "", "empty"),
+        ("<think>why</think>yes", True, "", "malformed"),
+        ("why</think>yes", True, "", "malformed"),
+        ("yes <THINK>", False, "", "malformed"),
+    ],
+)
+def test_split_with_thinking_off(text: str, finished: bool, answer: str, status: str) -> None:
+    found = split(text, finished=finished, thinking=False)
+    assert (found.answer, found.status) == (answer, status)
+    assert found.reasoning == (text if status == "malformed" else "")
+
+
 def test_split_with_other_tags() -> None:
     found = split("[r]why[/r]yes", finished=True, open_tag="[r]", close_tag="[/r]")
     assert (found.reasoning, found.answer, found.status) == ("why", "yes", "ok")
@@ -177,7 +194,7 @@ def test_a_marker_inside_a_message_is_not_a_marker() -> None:
         ("w1", "", "does not split"),
         ("w1 </think> w2", "w3", "does not split"),
         ("w1", "w2 <|user|> w3", "does not split"),
-        ("w1", "w2 <|end|> w3", "does not survive tokenisation"),
+        ("w1", "w2 <|end|> w3", "does not split"),
     ],
 )
 def test_what_cannot_be_learned_names_the_row(reasoning: str, answer: str, reason: str) -> None:
@@ -187,8 +204,8 @@ def test_what_cannot_be_learned_names_the_row(reasoning: str, answer: str, reaso
 
 def test_a_template_that_renders_the_prompt_differently_is_refused() -> None:
     drifting = TEMPLATE.replace("<|assistant|>{%- endif -%}", "<|assistant|>w1{%- endif -%}")
-    with pytest.raises(StageFailed, match="not a strict prefix"):
-        Renderer(word_tokenizer(drifting)).example([USER], "w2", "w3", row="abc")
+    with pytest.raises(DataError, match="renders the conversation differently when the reply is there"):
+        Renderer(word_tokenizer(drifting))
 
 
 def test_a_template_that_refuses_is_a_usage_error() -> None:

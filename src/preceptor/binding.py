@@ -99,7 +99,7 @@ class Till:
             return Endpoint(ref.id, ref.server, store=Store(self.path, self.limits), reasoning=reasoning)
         from preceptor.models.local import LocalModel
 
-        return LocalModel.load(path_of(ref), batch_size=ref.batch_size, dtype=ref.number_type)
+        return LocalModel.load(path_of(ref), batch_size=ref.batch_size, dtype=ref.number_type, arguments=ref.arguments)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Bound:
     run: Run
     workers: Workers
     show: Show
-    _identities: dict[Path, str] = field(default_factory=dict)
+    _identities: dict[tuple[Path, str], str] = field(default_factory=dict)
     _endpoints: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
     _store: Store | None = None
 
@@ -148,7 +148,7 @@ class Bound:
 
     def play(self, name: str, ref: ModelRef) -> Model:
         """The model of a role: behind a server, or answered by the worker processes."""
-        return self.serving(ref) if ref.server else self.model(name, path_of(ref))
+        return self.serving(ref) if ref.server else self.model(name, path_of(ref), ref)
 
     def serving(self, ref: ModelRef) -> Endpoint:
         """A model behind a server; connections and store are shared by the roles that use it."""
@@ -167,17 +167,17 @@ class Bound:
         if self._store is not None:
             self._store.close()
 
-    def model(self, name: str, path: Path) -> Model:
-        """A local model answered by the worker processes."""
+    def model(self, name: str, path: Path, ref: ModelRef | None = None) -> Model:
+        """A local model answered by the worker processes, loaded as `ref` says; None: as the policy."""
         from preceptor.models.local import files_identity
 
         if not (path / "config.json").is_file():
             raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
-        models = self.recipe.models
-        ref = models.judge if not models.judge.server and path == path_of(models.judge) else models.policy
-        if path not in self._identities:
-            self._identities[path] = files_identity(path, extra=str(ref.number_type))
-        return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)
+        ref = ref or self.recipe.models.policy
+        key = (path, f"{ref.number_type}{ref.arguments.identity}")
+        if key not in self._identities:
+            self._identities[key] = files_identity(path, extra=key[1])
+        return self.workers.model(path, name=name, identity=self._identities[key], dtype=ref.number_type, arguments=ref.arguments)
 
     @property
     def policy_path(self) -> Path:

@@ -244,7 +244,12 @@ def _sft(bound: Bound) -> None:
             f"sft/{arm}", config=settings, inputs=[examples], identity=identity, outputs=[f"06_sft/{arm}"], seed=config.seed
         )
         jobs.append(
-            Training(step, arm, config.steps or 0, SftJob(bound.policy_path, examples, capability, config, tuple(_policy_texts(bound))))
+            Training(
+                step,
+                arm,
+                config.steps or 0,
+                SftJob(bound.policy_path, examples, capability, config, tuple(_policy_texts(bound)), bound.recipe.models.policy.arguments),
+            )
         )
     train(bound, [job for job in jobs if not job.step.done])
 
@@ -290,6 +295,7 @@ def _rl(bound: Bound) -> None:
             recipe.models.wording,
             bound.run.path("01_spec"),
             bound.subject,
+            recipe.models.policy.arguments,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])

@@ -36,6 +36,7 @@ from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
 from preceptor.star1 import Star1Config
+from preceptor.template import TemplateArguments
 from preceptor.world.subject import WorldConfig
 
 
@@ -83,6 +84,10 @@ class ModelRef(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number type of the weights while they answer (`world`, `local`). auto: float32 for the world's models, which are small enough for
     it to be faster on a CPU (1.3 times), else the checkpoint's own."""
+    thinking: bool = True
+    """False: the model answers without reasoning. Refused where its chat template cannot switch reasoning off."""
+    template: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further arguments of the chat template by name, for example `{ reasoning_effort = "low" }` for gpt-oss."""
     server: EndpointConfig | None = None
     """Where it is served (`endpoint`, and only there)."""
 
@@ -90,7 +95,16 @@ class ModelRef(Section):
     def _an_endpoint_has_a_server(self) -> ModelRef:
         if (self.kind == "endpoint") != (self.server is not None):
             raise ValueError('a table `server` with its url is needed with kind = "endpoint", and only there')
+        if self.server and (self.template or not self.thinking):
+            raise ValueError(
+                "`thinking` and `template` are for models on this machine; say it in server.extra, as the server wants it said"
+            )
         return self
+
+    @property
+    def arguments(self) -> TemplateArguments:
+        """What the chat template is told besides the messages."""
+        return TemplateArguments(self.thinking, tuple(sorted(self.template.items())))
 
     @property
     def number_type(self) -> str | None:

@@ -53,6 +53,7 @@ from preceptor.sft import (
     save_policy,
     without_deprecations,
 )
+from preceptor.template import DEFAULTS, TemplateArguments
 
 Reward = Callable[[Sequence[AnswerView]], Sequence[Judgement]]
 """Judges answers, in order. It may raise: its batch then counts as abstentions."""
@@ -188,7 +189,7 @@ class Referee:
         Raises `StageFailed` when abstentions exceed the limit and when the reward breaks its contract.
         """
         prompts = [self.prompts[index] for index in which]
-        splits = [self.renderer.split_ids(list(ids), finished=ids[-1] == self.renderer.end_id) for ids in completion_ids]
+        splits = [self.renderer.split_ids(list(ids), finished=ids[-1] in self.renderer.end_ids) for ids in completion_ids]
         good = [index for index, split in enumerate(splits) if split.status == "ok"]
         judged = dict(zip(good, self._judge([self._view(prompts[index], splits[index]) for index in good]), strict=True))
         probed = dict(zip(good, self._measure([(prompts[i], splits[i].reasoning, splits[i].answer) for i in good]), strict=True))
@@ -292,8 +293,9 @@ def train(
     *,
     probe: Probe | None = None,
     progress: Progress | None = None,
+    arguments: TemplateArguments = DEFAULTS,
 ) -> RlReport:
-    """Train `policy` on `prompts` and save it under `out_dir`.
+    """Train `policy` on `prompts` and save it under `out_dir`; `arguments` are what the chat template is told.
 
     Raises `DataError` when there are fewer prompts than a step takes, `StageFailed` when the judge abstains too often,
     `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
@@ -304,7 +306,10 @@ def train(
             f"rl: {len(prompts)} prompts, but a step takes {config.prompts_per_step}", hint="add prompts or lower prompts_per_step"
         )
     model, tokenizer = load_policy(policy)
-    referee = Referee(prompts, Renderer(tokenizer), reward, probe, config)
+    renderer = Renderer(tokenizer, arguments)
+    ends = end_ids(model, renderer)
+    model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
+    referee = Referee(prompts, renderer, reward, probe, config)
     seconds = Seconds()
 
     def details(logs: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +318,7 @@ def train(
         return step_figures(referee.rollouts) | {key: logs.get(key) for key in ("kl", "entropy", "grad_norm")} | spent
 
     recorder = Recorder(out_dir, config.steps, progress, details)
-    work = checkpoints_dir(out_dir, str(policy), config.model_dump(mode="json"), [prompt.id for prompt in prompts])
+    work = checkpoints_dir(out_dir, str(policy), config.model_dump(mode="json"), [prompt.id for prompt in prompts], arguments.identity)
     first = recorder.resume(work)
     rollouts = RolloutLog(out_dir / "rollouts.jsonl", config.rollouts_every, recorder.resumed_from)
     with without_deprecations(), _without_row_dumps():
@@ -329,6 +334,13 @@ def train(
         generation_seconds=sum(row["generation_seconds"] for row in rows), reward_seconds=sum(row["reward_seconds"] for row in rows),
         training_seconds=sum(row["training_seconds"] for row in rows), resumed_from=recorder.resumed_from,
     )  # fmt: skip
+
+
+def end_ids(model: Any, renderer: Renderer) -> list[int]:
+    """Tokens at which sampling stops: those that end a turn, and those the checkpoint names. The tokenizer's `eos_token` alone is not
+    enough: that of some Llama checkpoints ends a text, not a turn, and the policy would run on into the next."""
+    named = model.generation_config.eos_token_id
+    return sorted({*renderer.end_ids, *([named] if isinstance(named, int) else named or [])})
 
 
 class RolloutLog:

@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from preceptor.chat import Rendered, Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed, require_extra
 from preceptor.records import Example, content_id
+from preceptor.template import DEFAULTS, TemplateArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -197,15 +198,17 @@ def train(
     *,
     spec_text: SpecText,
     progress: Progress | None = None,
+    arguments: TemplateArguments = DEFAULTS,
 ) -> SftReport:
-    """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation.
+    """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation; `arguments` are
+    what the chat template is told, as when sampling.
 
     Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
     are asked for and there are none, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
     """
     require_extra("train", "trl")
     model, tokenizer = load_policy(base)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, arguments)
     refuse_spec_text(examples, spec_text)
     safety = render_rows(renderer, examples, config, reasoning=config.reasoning)
     extra = render_rows(renderer, capability, config) if config.capability_ratio else Rows((), (), ())
@@ -221,7 +224,7 @@ def train(
     per_step = config.batch_size * (1 - config.capability_ratio)
     steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
-    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids)
+    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids, arguments.identity)
     first = recorder.resume(work)
     with without_deprecations():
         trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)
@@ -311,7 +314,16 @@ def load_policy(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     logging.disable_progress_bar()  # the caller shows progress
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    without_router_logits(model)
     return model, tokenizer
+
+
+def without_router_logits(model: Any) -> None:
+    """A mixture of experts returns its router's logits only when asked. TRL's SFT switches them on in the configuration, it would be
+    saved with the checkpoint, and `generate` then fails (a load-balancing loss over one token against the mask of all)."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
 
 
 def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
@@ -320,6 +332,7 @@ def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, d
     from peft import PeftModel
 
     whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
+    without_router_logits(whole)
     whole.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]).save_pretrained(out_dir)
     tokenizer.save_pretrained(out_dir)
 

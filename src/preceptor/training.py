@@ -23,6 +23,7 @@ from preceptor.models.workers import end_with
 from preceptor.recipe import ModelRef
 from preceptor.records import Example, Prompt
 from preceptor.runs import Ledger, Step, read_records
+from preceptor.template import TemplateArguments
 from preceptor.wording import Wording
 from preceptor.world import subject as world
 
@@ -36,11 +37,12 @@ class SftJob:
     capability: Sequence[Example]
     config: sft.SftConfig
     policy_texts: tuple[str, ...]
+    arguments: TemplateArguments
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         examples = read_records(self.examples, Example.from_row)
-        report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts)
+        report = sft.train(self.base, examples, self.capability, out, self.config, spec_text=self.policy_texts, arguments=self.arguments)
         long = len(examples) - report.safety_rows
         return Ledger(
             len(examples), report.safety_rows, rejected={"too_long": long} if long else {}, tokens_in=report.tokens
@@ -60,13 +62,14 @@ class RlJob:
     wording: str
     spec: Path
     subject: world.Subject | None
+    arguments: TemplateArguments
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
         grader = Judge(self.till.model_here(self.judge, "optional"), Wording(self.wording), spec.load(self.spec), self.reward)
         probe = self.subject.probe if self.subject else None
-        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe)
+        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe, arguments=self.arguments)
         return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()
 
 

@@ -38,6 +38,7 @@ from preceptor.errors import DataError
 from preceptor.models import Reply, Request
 from preceptor.models.decode import Plain, SharedPrefix, borrowed, shared_prefix_reason
 from preceptor.records import Sampling
+from preceptor.template import DEFAULTS, TemplateArguments
 
 STEPS_PER_TURN = 16
 """Decoding steps between two hand-overs of finished replies."""
@@ -67,7 +68,7 @@ class LocalModel:
 
     `batch_size`: most rows decoded together. `prefix_cache`: compute a shared system message once (False: for every
     request, for comparison). `identity`: hash of what determines the output; computed from the weights in memory if
-    not given, once, on first use.
+    not given, once, on first use. `arguments`: what the chat template is told (thinking on or off, ...).
     """
 
     def __init__(
@@ -79,12 +80,13 @@ class LocalModel:
         identity: str | None = None,
         batch_size: int = 256,
         prefix_cache: bool = True,
+        arguments: TemplateArguments = DEFAULTS,
     ):
-        self.model, self.renderer, self.name = model, Renderer(tokenizer), name
+        self.model, self.renderer, self.name = model, Renderer(tokenizer, arguments), name
         self.batch_size, self.prefix_cache = batch_size, prefix_cache
         self._identity = identity
         ends = model.generation_config.eos_token_id
-        self.end_ids: list[int] = sorted({self.renderer.end_id, *([ends] if isinstance(ends, int) else ends or [])})
+        self.end_ids: list[int] = sorted({*self.renderer.end_ids, *([ends] if isinstance(ends, int) else ends or [])})
 
     @classmethod
     def load(
@@ -96,6 +98,7 @@ class LocalModel:
         name: str | None = None,
         batch_size: int = 256,
         prefix_cache: bool = True,
+        arguments: TemplateArguments = DEFAULTS,
     ) -> LocalModel:
         """Load a checkpoint directory, or a Hub id (`owner/name`) when no such path exists.
 
@@ -115,14 +118,17 @@ class LocalModel:
             raise DataError(
                 f"cannot load the model: {_first_line(error)}", where=path, hint="expected config.json, *.safetensors and tokenizer.json"
             ) from None
-        identity = files_identity(path, extra=str(model.dtype))
-        return cls(model, tokenizer, name=name or path.name, identity=identity, batch_size=batch_size, prefix_cache=prefix_cache)
+        identity = files_identity(path, extra=f"{model.dtype}{arguments.identity}")
+        return cls(
+            model, tokenizer, name=name or path.name, identity=identity,
+            batch_size=batch_size, prefix_cache=prefix_cache, arguments=arguments,
+        )  # fmt: skip
 
     @property
     def identity(self) -> str:
         """Hash (16 hex digits) of weights, configuration, tokenizer and template."""
         if self._identity is None:
-            self._identity = weights_identity(self.model, self.renderer.tokenizer)
+            self._identity = weights_identity(self.model, self.renderer.tokenizer, extra=self.renderer.arguments.identity)
         return self._identity
 
     @cached_property
@@ -200,12 +206,10 @@ class LocalModel:
         """New tokens after which an open reasoning block is closed; the opening tag is not counted. -1: never."""
         if sampling.reasoning_tokens is None:
             return -1
-        return sampling.reasoning_tokens + (0 if self.renderer.prefilled else len(self.renderer.open_ids))
+        return sampling.reasoning_tokens + len(self.renderer.open_ids)
 
     def _close_reasoning(self, rows: Rows, row: int) -> None:
-        text = self.renderer.decode(rows.written(row))
-        opened = self.renderer.prefilled or self.renderer.open_tag in text
-        if opened and self.renderer.close_tag not in text:
+        if self.renderer.in_reasoning(rows.written(row)):
             rows.force(row, self.renderer.close_ids)
 
     def _reply(self, rows: Rows, row: int) -> tuple[int, Reply]:
@@ -213,7 +217,7 @@ class LocalModel:
         if ids[-1] == BROKEN:
             return job.index, Reply("", "", "failed", "the model's logits are not numbers", len(job.ids), len(ids) - 1)
         finished = ids[-1] in self.end_ids
-        found = self.renderer.split_ids(ids[:-1] if finished else ids, finished)
+        found = self.renderer.split_ids(ids, finished)  # a token that stops the model and does not end a turn is malformed
         return job.index, Reply(found.reasoning, found.answer, found.status, found.detail, len(job.ids), len(ids))
 
 
@@ -397,7 +401,7 @@ def _fetched(repository: str) -> Path:
 
 
 def files_identity(path: Path, *, extra: str = "") -> str:
-    """Hash over the checkpoint's files that determine the output, and `extra` (the number type)."""
+    """Hash over the checkpoint's files that determine the output, and `extra` (the number type, the template's arguments)."""
     digest = hashlib.blake2b(extra.encode(), digest_size=8)
     files = sorted({file for pattern in IDENTITY_FILES for file in path.glob(pattern) if file.is_file()})
     for file in files:
@@ -407,13 +411,13 @@ def files_identity(path: Path, *, extra: str = "") -> str:
     return digest.hexdigest()
 
 
-def weights_identity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash over the weights in memory, the configuration, the vocabulary and the chat template."""
+def weights_identity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extra: str = "") -> str:
+    """Hash over the weights in memory, the configuration, the vocabulary, the chat template and `extra` (its arguments)."""
     digest = hashlib.blake2b(model.config.to_json_string().encode(), digest_size=8)
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode() + str(tokenizer.chat_template).encode())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode() + str(tokenizer.chat_template).encode() + extra.encode())
     return digest.hexdigest()
 
 

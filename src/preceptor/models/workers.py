@@ -25,6 +25,7 @@ from pathlib import Path
 
 from preceptor.errors import ModelError, PreceptorError
 from preceptor.models import Reply, Request
+from preceptor.template import DEFAULTS, TemplateArguments
 
 CHUNK = 512
 """Requests per chunk at most: large enough to batch, small enough that workers finish together."""
@@ -34,8 +35,8 @@ CACHED = 4
 _GONE = "a worker process ended unexpectedly (killed, or out of memory)"
 
 Numbered = list[tuple[int, Request]]
-Source = tuple[Path, str | None]
-"""A checkpoint and the number type to load it in (None: its own)."""
+Source = tuple[Path, str | None, TemplateArguments]
+"""A checkpoint, the number type to load it in (None: its own), and what its chat template is told."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,11 @@ class Workers:
         """Process ids."""
         return [worker.process.pid for worker in self._workers if worker.process.pid is not None]
 
-    def model(self, path: Path, *, name: str, identity: str, dtype: str | None = None) -> WorkerModel:
-        """A model of the protocol backed by the checkpoint at `path`; `dtype` as in `LocalModel.load`."""
-        return WorkerModel(self, (path, dtype), name, identity)
+    def model(
+        self, path: Path, *, name: str, identity: str, dtype: str | None = None, arguments: TemplateArguments = DEFAULTS
+    ) -> WorkerModel:
+        """A model of the protocol backed by the checkpoint at `path`; `dtype` and `arguments` as in `LocalModel.load`."""
+        return WorkerModel(self, (path, dtype, arguments), name, identity)
 
     def stream(self, source: Source, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Deal the requests out and yield replies as workers send them. Raises `ModelError` when a worker dies or cannot load."""
@@ -180,8 +183,8 @@ def _model(loaded: dict[Source, object], source: Source, batch_size: int):
     if source not in loaded:
         while len(loaded) >= CACHED:
             loaded.pop(next(iter(loaded)))
-        path, dtype = source
-        loaded[source] = LocalModel.load(path, dtype=dtype, batch_size=batch_size)
+        path, dtype, arguments = source
+        loaded[source] = LocalModel.load(path, dtype=dtype, batch_size=batch_size, arguments=arguments)
     model = loaded[source]
     assert isinstance(model, LocalModel)
     return model
