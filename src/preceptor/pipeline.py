@@ -14,18 +14,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 import orjson
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from preceptor import aggregate, card, estimate, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
-from preceptor.binding import Bound, path_of, processes, progress_bars
-from preceptor.errors import SpecError, UsageError
+from preceptor.binding import Bound, Till, path_of, processes, progress_bars
+from preceptor.errors import DataError, SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
 from preceptor.judge.calibrate import Case
 from preceptor.models import Model
-from preceptor.models.store import Spent
+from preceptor.models.store import Limits, Spent
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
@@ -33,7 +34,6 @@ from preceptor.runs import Ledger, Run, read_records
 from preceptor.stats import Confusion
 from preceptor.training import RlJob, SftJob, Training, train
 from preceptor.world import bars
-from preceptor.world import subject as world
 
 SFT_ARMS = {"sft": True, "sft-answer-only": False}
 """Arm -> whether the reasoning is learned."""
@@ -368,8 +368,21 @@ def chat_model(run_dir: Path, arm: str) -> Model:
     """The model of an arm of a run, for a conversation. Raises `UsageError` for an arm that is not there."""
     from preceptor.models.local import LocalModel
 
+    policy = recipe_of(run_dir).models.policy
+    if arm == "base":
+        return Till(run_dir / "replies.db", Limits()).model_here(policy, "required")
     folders = {path.name: path for home in ("06_sft", "07_rl") for path in sorted((run_dir / home).glob("*")) if path.is_dir()}
-    folders["base"] = world.CHECKPOINTS / "base"
     if arm not in folders:
-        raise UsageError(f"no arm {arm!r} in this run", where=run_dir, hint=f"there are {', '.join(sorted(folders))}")
-    return LocalModel.load(folders[arm])
+        raise UsageError(f"no arm {arm!r} in this run", where=run_dir, hint=f"there are {', '.join(sorted({*folders, 'base'}))}")
+    return LocalModel.load(folders[arm], dtype=policy.number_type, arguments=policy.arguments)
+
+
+def recipe_of(run_dir: Path) -> Recipe:
+    """The recipe of a run. Raises `DataError` where there is none, or one of another version."""
+    path = run_dir / "recipe.json"
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except OSError:
+        raise DataError("no recipe.json here", where=run_dir, hint="name a run directory with --dir") from None
+    except ValidationError as error:
+        raise DataError(f"not a recipe of this version: {error.errors()[0]['msg']}", where=path) from None
