@@ -14,11 +14,12 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from preceptor import sft
+from preceptor import sft, trainer
 from preceptor.chat import Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed
 from preceptor.records import Example, Message
-from preceptor.sft import LoraConfig, SftConfig
+from preceptor.sft import SftConfig
+from preceptor.trainer import LoraConfig
 
 torch.set_num_threads(1)
 
@@ -165,7 +166,7 @@ def test_training_learns_and_repeats_itself(base: Path, tmp_path: Path) -> None:
     assert seen[0][:2] == (1, 24)
     written = {path.name for path in (tmp_path / "a").iterdir()}
     assert not [name for name in written if name.endswith((".bin", ".pt", ".pth", ".md")) or name.startswith("checkpoint")]
-    assert Renderer(sft.load_policy(tmp_path / "a")[1]).end_id == 5
+    assert Renderer(trainer.load_policy(tmp_path / "a")[1]).end_id == 5
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(base: Path, tmp_path: Path) -> None:
@@ -189,10 +190,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(base: Path, tmp_path: P
 
 
 def test_states_of_other_work_are_not_taken_up(tmp_path: Path) -> None:
-    stale = sft.checkpoints_dir(tmp_path, "one") / "checkpoint-2"
+    stale = trainer.checkpoints_dir(tmp_path, "one") / "checkpoint-2"
     stale.mkdir(parents=True)
-    assert sft.checkpoints_dir(tmp_path, "one") == stale.parent
-    assert sft.checkpoints_dir(tmp_path, "other") != stale.parent
+    assert trainer.checkpoints_dir(tmp_path, "one") == stale.parent
+    assert trainer.checkpoints_dir(tmp_path, "other") != stale.parent
     assert not stale.exists()
 
 

@@ -40,7 +40,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from preceptor.chat import Renderer, Split
 from preceptor.errors import DataError, ModelError, StageFailed, require_extra
 from preceptor.records import Abstention, AnswerView, Judgement, Prompt, Verdict
-from preceptor.sft import (
+from preceptor.trainer import (
     LoraConfig,
     Progress,
     Recorder,
