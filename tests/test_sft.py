@@ -8,46 +8,26 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import jobs
 import orjson
 import pytest
 import tiny
 import torch
+from jobs import CAPABILITY, SAFETY, example
 from safetensors.torch import load_file
 
 from preceptor import sft, trainer
 from preceptor.chat import Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed
-from preceptor.records import Example, Message
 from preceptor.sft import SftConfig
 from preceptor.trainer import LoraConfig
 
 torch.set_num_threads(1)
 
 
-def example(
-    number: int, *, user: str | None = None, system: str | None = None, reasoning: str = "w1 w2 w3", answer: str = "w4 w5"
-) -> Example:
-    turns = [Message(role="user", content=user or f"w{number % 80} w{(7 * number) % 80} w9")]
-    if system:
-        turns.insert(0, Message(role="system", content=system))
-    empty = dict.fromkeys(("prompt_id", "completion_id", "judgement_id", "spec_hash"), "")
-    return Example(messages=tuple(turns), category="c", reasoning=reasoning, answer=answer, **empty)
-
-
-SAFETY = [example(number) for number in range(12)]
-CAPABILITY = [example(number, system="w70 w71", reasoning="w6", answer="w7 w8 " * (1 + number % 3)) for number in range(12)]
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base")
-    model = tiny.lfm2()
-    for name, parameter in model.named_parameters():
-        if "norm" not in name:
-            parameter.data.mul_(0.2)
-    model.save_pretrained(path)
-    tiny.word_tokenizer().save_pretrained(path)
-    return path
+    return jobs.make_base(tmp_path_factory.mktemp("base"))
 
 
 def config(**changes: object) -> SftConfig:

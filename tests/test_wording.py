@@ -12,7 +12,16 @@ from small import answer_view, full_view, prompt, user
 
 from preceptor.errors import WordingError
 from preceptor.records import AnswerView, FullView, Message, Prompt
-from preceptor.wording import SETS, Wording, conversation_text, fence_for, substitute, without_frame_labels, without_special_tokens
+from preceptor.wording import (
+    SETS,
+    HelpfulnessWording,
+    Wording,
+    conversation_text,
+    fence_for,
+    substitute,
+    without_frame_labels,
+    without_special_tokens,
+)
 
 GOLDEN = Path(__file__).parent / "golden" / "wording"
 POLICY = "Policy for tools:\n- Sell a tool [T1: refuse]"
@@ -28,6 +37,7 @@ CASES = {
         "judge_turns": Wording(name).judge(POLICY, AnswerView(messages=TURNS, category="tools", answer="Sorry.")),
     }.items()
 }
+CASES["full.judge_helpfulness"] = HelpfulnessWording("full").judge(POLICY, full_view())
 CASES["full.generate_wrapped"] = Wording("full").generate_wrapped(POLICY, prompt())
 
 
@@ -62,6 +72,17 @@ def test_every_value_appears(name: str) -> None:
     whole = shown(wording.judge("POLICY-4", view))
     assert all(whole.count(value) == 1 for value in ("ANSWER-1", "REASONING-2", "QUESTION-3", "POLICY-4"))
     assert "QUESTION-3" in shown(wording.generate("POLICY-4", prompt("QUESTION-3")))
+
+
+def test_helpfulness_is_read_without_the_reasoning_by_another_judge() -> None:
+    shown_to_it = shown(
+        HelpfulnessWording("full").judge("POLICY-4", full_view(answer="ANSWER-1", reasoning="REASONING-2", text="QUESTION-3"))
+    )
+    assert all(shown_to_it.count(value) == 1 for value in ("ANSWER-1", "QUESTION-3", "POLICY-4"))
+    assert "REASONING-2" not in shown_to_it
+    assert HelpfulnessWording("full").identity != Wording("full").identity
+    with pytest.raises(WordingError, match="no text 'judge_helpfulness'"):
+        HelpfulnessWording("brief").judge("P", answer_view())
 
 
 def test_brief_set_is_exactly_what_the_tiny_models_learn() -> None:

@@ -21,6 +21,7 @@ from preceptor import spec
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
+from preceptor.models.cluster import Cluster
 from preceptor.models.workers import Workers
 from preceptor.recipe import ModelRef, Recipe
 from preceptor.records import Prompt
@@ -69,13 +70,21 @@ def processes(recipe: Recipe) -> int:
     return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
+def workers_of(recipe: Recipe) -> Workers | Cluster:
+    """What answers for local models: processes of this machine, or actors of a cluster."""
+    batch_size, how = recipe.models.policy.batch_size, recipe.run
+    if how.engine == "ray":
+        return Cluster(how.processes or processes(recipe), batch_size=batch_size, address=how.address)
+    return Workers(processes(recipe), batch_size=batch_size)
+
+
 @dataclass
 class Bound:
     """A recipe with its parts, made when they are first needed."""
 
     recipe: Recipe
     run: Run
-    workers: Workers
+    workers: Workers | Cluster
     show: Show
     _identities: dict[Path, str] = field(default_factory=dict)
 

@@ -15,12 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
-from preceptor.binding import Bound, processes, progress_bars
+from preceptor.binding import Bound, progress_bars, workers_of
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Case, Confusion, Judge
 from preceptor.models import Model
-from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
 from preceptor.runs import Ledger, Run, read_records
@@ -39,7 +38,7 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     with (
         Run.open(run_dir) as held,
         progress_bars() as show,
-        Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers,
+        workers_of(recipe) as workers,
     ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         bound = Bound(recipe, held, workers, show)
@@ -149,7 +148,7 @@ def _capability_rows(recipe: Recipe) -> list[Example]:
 def _rl(bound: Bound) -> None:
     """Both RL arms side by side, each with the judge in its own process."""
     recipe, source = bound.recipe, bound.run.path("02_prompts.jsonl")
-    reward = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
+    reward = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.reading})
     jobs = []
     for arm, start in RL_ARMS.items():
         path = bound.policy_path if start is None else bound.run.path(f"06_sft/{start}")
@@ -159,6 +158,8 @@ def _rl(bound: Bound) -> None:
             "judge": bound.model("G_RM", bound.judge_path).identity,
             "reward": reward.model_dump(mode="json"),
         }
+        if recipe.reward.helpfulness:
+            identity["combined"] = {"helpfulness": recipe.reward.helpfulness, "combine": recipe.reward.combine, "gate": recipe.reward.gate}
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
         step = bound.run.step(
             f"rl/{arm}",
@@ -179,6 +180,9 @@ def _rl(bound: Bound) -> None:
             bound.subject,
             recipe.models.judge.batch_size,
             recipe.models.judge.number_type,
+            recipe.reward.helpfulness,
+            recipe.reward.combine,
+            recipe.reward.gate,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])

@@ -35,6 +35,7 @@ from preceptor.trainer import (
     arguments_of,
     checkpoints_dir,
     common_arguments,
+    first_process_first,
     load_policy,
     peft_config,
     quiet,
@@ -70,6 +71,8 @@ class SftConfig(BaseModel):
     """Share of capability rows in every step; all there are take turns. Without them the model forgets what the safety rows do not exercise."""
     reasoning: bool = True
     """False: the ablation of the paper's section 4.3. Safety rows are learned with an empty reasoning block; capability rows keep theirs."""
+    devices: int = Field(default=1, ge=1)
+    """Processes that train one arm together, one per device; they see the same batches as one."""
     seed: int = 0
     save_every: int = Field(default=0, ge=0)
     """Steps between resumable checkpoints; 0: none."""
@@ -112,6 +115,9 @@ class SftReport:
     seconds: float
     resumed_from: int
     """The step at which an interrupted run was taken up; 0 for a run in one piece."""
+    processes: int
+    distributed: str
+    """How accelerate runs them: `NO` for one process."""
 
     def to_row(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -193,7 +199,7 @@ def train(
 ) -> SftReport:
     """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation.
 
-    Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
+    In a run over several processes every one of them calls this. Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
     are asked for and there are none, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
     """
     require_extra("train", "trl")
@@ -214,17 +220,20 @@ def train(
     per_step = config.batch_size * (1 - config.capability_ratio)
     steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
-    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids)
-    first = recorder.resume(work)
+    with first_process_first(config.trainer) as world:
+        work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids)
+        first = recorder.resume(work, world)
     with without_deprecations():
         trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)
         trainer.train(resume_from_checkpoint=str(first) if first else None)
-    save_policy(trainer.model, tokenizer, out_dir, config.save_dtype)
-    shutil.rmtree(work, ignore_errors=True)
+    save_policy(trainer, tokenizer, out_dir, config.save_dtype)
+    if world.is_main_process:
+        shutil.rmtree(work, ignore_errors=True)
     return SftReport(
         checkpoint=str(out_dir), steps=steps, safety_rows=len(safety.rendered), capability_rows=len(extra.rendered),
         too_long=(*safety.too_long, *extra.too_long), first_loss=recorder.rows[0]["loss"], last_loss=recorder.rows[-1]["loss"],
         tokens=recorder.rows[-1]["tokens"], seconds=recorder.rows[-1]["seconds"], resumed_from=recorder.resumed_from,
+        processes=world.num_processes, distributed=world.distributed_type.value,
     )  # fmt: skip
 
 
@@ -249,11 +258,7 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
                 return learned_loss(model, inputs, num_items_in_batch)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    import torch
-
-    head = model.get_output_embeddings()
-    plain = isinstance(head, torch.nn.Linear) and head.bias is None
-    lean = plain and not torch.cuda.is_available() and config.lora is None
+    lean = has_lean_loss(model, config)
     rows = [*safety.rendered, *extra.rendered]
     lengths, others = ([len(row.input_ids) for row in part.rendered] for part in (safety, extra))
     order = order_rows(lengths, others, config.capability_ratio, config.batch_size, steps, config.seed)
@@ -279,6 +284,17 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
     )
     quiet(trainer)
     return trainer
+
+
+def has_lean_loss(model: Any, config: SftConfig) -> bool:
+    """Whether `learned_loss` takes the place of TRL's: one process on a CPU, all weights trained, a plain linear head. (Several processes
+    must go through the wrapper that averages their gradients.)"""
+    import torch
+    from accelerate import PartialState
+
+    head = model.get_output_embeddings()
+    plain = isinstance(head, torch.nn.Linear) and head.bias is None
+    return plain and config.lora is None and not torch.cuda.is_available() and PartialState(cpu=True).num_processes == 1
 
 
 def learned_loss(model: Any, inputs: dict[str, Any], tokens: Any) -> Any:

@@ -9,11 +9,13 @@ Not here: what is learned (`sft`, `rl`), where a training process runs (`trainin
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from preceptor.errors import RecipeError, require_extra
 from preceptor.records import content_id
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 Progress = Callable[[int, int, dict[str, Any]], None]
@@ -52,14 +55,37 @@ def load_policy(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerB
     return model, tokenizer
 
 
-def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
-    """Write safetensors and tokenizer; adapters are merged first."""
+def save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
+    """Write safetensors and tokenizer; adapters are merged and shards put together first. Every process takes part, the first one writes."""
     import torch
     from peft import PeftModel
 
-    whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    whole.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]).save_pretrained(out_dir)
-    tokenizer.save_pretrained(out_dir)
+    accelerator, kind = trainer.accelerator, {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+    sharded = accelerator.distributed_type.value == "FSDP"
+    state = {name: tensor.to(kind) for name, tensor in accelerator.get_state_dict(trainer.model_wrapped).items()} if sharded else None
+    if accelerator.is_main_process:
+        model = accelerator.unwrap_model(trainer.model)
+        whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        if state is None:
+            whole.to(kind).save_pretrained(out_dir)
+        else:
+            whole.config.dtype = kind
+            whole.save_pretrained(out_dir, state_dict=state)
+        tokenizer.save_pretrained(out_dir)
+    accelerator.wait_for_everyone()
+
+
+@contextmanager
+def first_process_first(settings: Mapping[str, Any] | None = None) -> Iterator[PartialState]:
+    """The processes of this run; the block is done by the first one, and then by the others. `ddp_timeout` (seconds) of `settings`
+    bounds every wait of one process for another, a judge's answer included; TRL's default is half an hour."""
+    import torch
+    from accelerate import PartialState
+
+    waits = {"timeout": timedelta(seconds=settings["ddp_timeout"])} if settings and "ddp_timeout" in settings else {}
+    world = PartialState(cpu=not torch.cuda.is_available(), **waits)
+    with world.main_process_first():
+        yield world
 
 
 def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: int | None, save_every: int, seed: int) -> dict[str, Any]:
@@ -74,7 +100,8 @@ def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: i
     # transformers 5.23 renamed the argument and warns about the old name
     old, new = "gradient_checkpointing", "activation_checkpointing"
     checkpointing = new if new in TrainingArguments.__dataclass_fields__ else old
-    share, odd = divmod(batch, PartialState(cpu=cpu).num_processes)
+    processes = PartialState(cpu=cpu).num_processes
+    share, odd = divmod(batch, processes)
     micro = micro or max(size for size in range(1, min(share, 8) + 1) if share % size == 0)
     if odd or share % micro:
         raise RecipeError(
@@ -96,7 +123,8 @@ def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: i
         "disable_tqdm": True,
         "save_strategy": "steps" if save_every else "no",
         "save_steps": save_every or steps,
-        "save_total_limit": 1,
+        # The last one but one may be the last that is whole: processes save their random numbers each for itself.
+        "save_total_limit": 1 if processes == 1 else 2,
         "dataloader_pin_memory": not cpu,
     }
 
@@ -113,6 +141,10 @@ def peft_config(lora: LoraConfig | None) -> Any:
     """The adapters' configuration for TRL; None without adapters."""
     if lora is None:
         return None
+    if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+        raise RecipeError(
+            "lora with FSDP is not supported: its adapters cannot be merged", hint="train all weights, or use torchrun without FSDP"
+        )
     require_extra("train", "peft")
     import peft
 
@@ -137,18 +169,25 @@ def quiet(trainer: Any) -> None:
 
 def checkpoints_dir(out_dir: Path, *identity: Any) -> Path:
     """Where resumable states of exactly this work lie. Other inputs give another folder, so a run never takes up foreign states;
-    such left-overs are removed."""
+    such left-overs are removed. In a run over several processes the first one calls this before the others."""
     mine = out_dir / f"checkpoints-{content_id(identity)}"
     for other in out_dir.glob("checkpoints-*"):
         if other != mine:
-            shutil.rmtree(other)
+            shutil.rmtree(other, ignore_errors=True)
     return mine
+
+
+def _whole(state: Path, processes: int) -> bool:
+    """Whether a saved state has everything that resuming exactly needs. The first process writes `trainer_state.json` last; the others
+    save their random numbers whenever they get there, and the trainer would go on without them."""
+    numbers = ["rng_state.pth"] if processes == 1 else [f"rng_state_{index}.pth" for index in range(processes)]
+    return all((state / name).is_file() for name in ("trainer_state.json", *numbers))
 
 
 class Recorder:
     """Writes `metrics.jsonl`, one row per logged step, and tells `progress`. `details` adds what the trainer does not know.
 
-    Rows hold `step`, `loss`, `learning_rate`, `tokens` (real tokens so far) and `seconds` (training time so far, over interruptions).
+    In a run over several processes the first one writes and tells; all of them keep the rows in memory. Rows hold `step`, `loss`, `learning_rate`, `tokens` (real tokens so far) and `seconds` (training time so far, over interruptions).
     """
 
     def __init__(
@@ -160,17 +199,21 @@ class Recorder:
         self.resumed_from = 0
         self.step_started = self._started = time.perf_counter()
         self._before = 0.0
+        self._writes = True
 
-    def resume(self, work: Path) -> Path | None:
+    def resume(self, work: Path, world: PartialState) -> Path | None:
         """The newest complete state under `work`, if any; rows after it are forgotten, as their steps are done again."""
-        # The trainer's own state is written last: a folder that has it is whole.
-        states = sorted((int(state.parent.name.rsplit("-", 1)[1]), state.parent) for state in work.glob("checkpoint-*/trainer_state.json"))
+        self._writes = world.is_main_process
+        states = sorted(
+            (int(state.name.rsplit("-", 1)[1]), state) for state in work.glob("checkpoint-*") if _whole(state, world.num_processes)
+        )
         self.resumed_from, last = states[-1] if states else (0, None)
         lines = self.path.read_bytes().splitlines() if last and self.path.exists() else []
         # The last line may be torn; it is then newer than the state, or the state would not be complete.
         self.rows = [row for line in lines if line.endswith(b"}") and (row := orjson.loads(line))["step"] <= self.resumed_from]
         self._before = self.rows[-1]["seconds"] if self.rows else 0.0
-        self.path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
+        if self._writes:
+            self.path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
         return last
 
     def write(self, step: int, tokens: int, logs: dict[str, Any]) -> None:
@@ -179,6 +222,8 @@ class Recorder:
         row = {"step": step, "loss": logs["loss"], "learning_rate": logs["learning_rate"], "tokens": tokens, "seconds": seconds}
         row |= self.details(logs) if self.details else {}
         self.rows.append(row)
+        if not self._writes:
+            return
         with self.path.open("ab") as file:
             file.write(orjson.dumps(row) + b"\n")
         if self.progress:
@@ -198,7 +243,7 @@ class Recorder:
                 recorder.step_started = time.perf_counter()
 
             def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-                if logs and "loss" in logs and state.is_world_process_zero:
+                if logs and "loss" in logs:
                     recorder.write(state.global_step, int(state.num_input_tokens_seen), logs)
 
         return Hook()
