@@ -1,8 +1,8 @@
 # pyright: basic
 """Small training jobs, the same in a test's own process, in one that is killed, and in two that train together.
 
-python tests/jobs.py sft OUT [--lora] [--kill-after STEP]
-torchrun --nproc-per-node 2 tests/jobs.py rl OUT --start POLICY --devices 2
+python tests/jobs.py sft OUT --policy BASE [--lora] [--kill-after STEP]
+torchrun --nproc-per-node 2 tests/jobs.py rl OUT --policy POLICY --devices 2
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # as pytest does
 import tiny
 import torch
 
-from preceptor import rl, sft
+from preceptor import rl, sft, trainee
 from preceptor.records import AnswerView, Example, Judgement, Message, Prompt, Verdict
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
@@ -121,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("kind", choices=("sft", "rl"))
     parser.add_argument("out", type=Path)
-    parser.add_argument("--start", type=Path, required=True)
+    parser.add_argument("--policy", type=Path, required=True)
     parser.add_argument("--lora", action="store_true")
     parser.add_argument("--devices", type=int, default=1)
     parser.add_argument("--kill-after", type=int, default=0)
@@ -136,8 +136,9 @@ def main() -> None:
     changes: dict[str, object] = {"lora": {"rank": 4, "alpha": 8}} if options.lora else {}
     run = run_sft if options.kind == "sft" else run_rl
     with same_draws_everywhere(group=4) if options.same_draws else nullcontext():
-        report = run(options.start, options.out, progress, devices=options.devices, **changes)
+        report = run(options.policy, options.out, progress, devices=options.devices, **changes)
     assert report.processes == options.devices, f"{report.processes} processes, {report.distributed}"
+    trainee.leave()
 
 
 if __name__ == "__main__":

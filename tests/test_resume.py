@@ -30,7 +30,7 @@ def starts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def kill_after(step: int, kind: str, start: Path, out: Path, *more: str) -> None:
-    command = [sys.executable, jobs.__file__, kind, str(out), "--start", str(start), "--kill-after", str(step), *more]
+    command = [sys.executable, jobs.__file__, kind, str(out), "--policy", str(start), "--kill-after", str(step), *more]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
 

@@ -70,17 +70,15 @@ class Launched:
             raise RecipeError("run.accelerate_config: no such file", where=self.accelerate_config)
         with (home / LOG).open("wb") as log:
             started = [*self.command(), str((home / JOB).absolute()), "--tied"]
-            process = subprocess.Popen(started, stdin=subprocess.PIPE, stdout=log, stderr=log)
-            try:
+            with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
                 code = process.wait()
-            finally:
-                process.kill()
         return f"exit code {code}, log in {home / LOG}"
 
     def _by_ray(self, home: Path) -> str:
         """Train under `ray.train`, and wait. Its result is not looked at: it has no figures unless a checkpoint is reported with them."""
         connect(self.address, workers=self.devices)
         import ray
+        from ray.exceptions import RayError
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -95,7 +93,7 @@ class Launched:
         try:
             trainer.fit()
             return "no report was written"
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             return str(error).strip().splitlines()[-1]
         finally:
             ray.shutdown()

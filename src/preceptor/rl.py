@@ -235,7 +235,7 @@ def _trainer(
             return batch
 
         def _reasoning_advantages(self) -> list[float]:
-            return group_advantages([one.reasoning_reward for one in referee.everyone], self.num_generations, config.scale_rewards)
+            return group_advantages([one.reasoning_reward for one in referee.everyone], config.samples_per_prompt, config.scale_rewards)
 
         def _answer_starts(self, batch: Any) -> list[int]:
             """Where the answer begins in each completion; nowhere in one that is at fault by itself."""

@@ -257,6 +257,6 @@ class RolloutLog:
         if not self.writes or (step - 1) % self.every:
             return
         second = reasoning or [None] * len(rollouts)
-        rows = [rollout.to_row(step, *both) for rollout, *both in zip(rollouts, advantages, second, strict=True)]
+        rows = [rollout.to_row(step, one, other) for rollout, one, other in zip(rollouts, advantages, second, strict=True)]
         with self.path.open("ab") as file:
             file.writelines(orjson.dumps(row) + b"\n" for row in rows)

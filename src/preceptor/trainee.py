@@ -76,7 +76,15 @@ def main() -> int:
     except PreceptorError as error:
         print(f"preceptor: error: {error}", file=sys.stderr)
         return error.exit_code
+    leave()
     return 0
+
+
+def leave() -> None:
+    """Part from the other processes. One that ends without may be aborted by its own network threads, its work done."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

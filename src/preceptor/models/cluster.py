@@ -83,23 +83,24 @@ class Cluster:
     def stream(self, source: Source, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Deal the requests out and yield replies as actors send them. Raises `ModelError` when an actor is lost or cannot load."""
         import ray
+        from ray.exceptions import RayError, RayTaskError
 
         chunks = deal(requests, self.count)
         self._start(min(self.count, len(chunks)))
-        at_work = {self._ask(actor, source, chunks.popleft()): actor for actor in self._actors[: len(chunks)]}
+        at_work: dict[Any, Any] = {self._ask(actor, source, chunks.popleft()): actor for actor in self._actors[: len(chunks)]}
         try:
             while at_work:
-                (ready,), _ = ray.wait(list(at_work), num_returns=1)
+                ready: Any = ray.wait(list(at_work), num_returns=1)[0][0]
                 try:
                     yield from ray.get(next(ready))
                 except StopIteration:
                     actor = at_work.pop(ready)
                     if chunks:
                         at_work[self._ask(actor, source, chunks.popleft())] = actor
-        except ray.exceptions.RayTaskError as error:
+        except RayTaskError as error:
             self.close()
             raise ModelError(f"a worker of the cluster failed: {str(error.cause)[:500]}") from None
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             self.close()
             raise ModelError(f"a worker of the cluster was lost: {str(error).splitlines()[0][:500]}") from None
         except BaseException:
