@@ -18,6 +18,7 @@ Not here: training over Ray (`launch`).
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,10 +51,20 @@ def connect(address: str | None, *, workers: int) -> None:
         ray.init(address="local", _temp_dir=tempfile.mkdtemp(prefix="ray", dir="/tmp"), **own, **quiet)
         return
     try:
+        if address != "auto":
+            _reach(address)
         ray.init(address=address, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         hint = "start one with `ray start --head`, or leave run.address out for one on this machine"
         raise UsageError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}", hint=hint) from None
+
+
+def _reach(address: str) -> None:
+    """Raises `OSError` where nothing listens: Ray itself would try for many minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("an address is `auto` or HOST:PORT")
+    socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def gpus() -> int:
