@@ -132,7 +132,7 @@ def our_grpo(base: Path, prompts: Sequence[Prompt], config: rl.RlConfig, out: Pa
 def bare_grpo(base: Path, texts: Sequence[str], config: rl.RlConfig, out: Path) -> None:
     """TRL alone, on rendered prompts."""
 
-    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+    def reward(completions: list[str], completion_ids: list[list[int]], **_: Any) -> list[float | None]:
         TOKENS["bare"].append(statistics.fmean(len(ids) for ids in completion_ids))
         return [0.0] * len(completions)
 

@@ -15,15 +15,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import PROMPTS, verdict
+from small import SPEC, answer_view
 
-from preceptor import rl
+from preceptor import judge, rl
 from preceptor.chat import Renderer
 from preceptor.errors import RecipeError
-from preceptor.records import Abstention, AnswerView, Judgement
+from preceptor.judge import Judge, JudgeConfig
+from preceptor.models.scripted import ScriptedModel
+from preceptor.records import Abstention, AnswerView, Judgement, Verdict
 from preceptor.rewards import Part, Reward, Rewards
 from preceptor.rollouts import Limits, Referee, answer_start, group_advantages, step_figures
+from preceptor.wording import HelpfulnessWording, Wording
 
 torch.set_num_threads(1)
+HELPS = "how much one reply of an assistant helps"
 VIEW = AnswerView(messages=PROMPTS[0].messages, category="c", answer="w10")
 
 
@@ -112,35 +117,52 @@ def referee(of: Rewards) -> Referee:
 
 def test_figures_name_every_part_and_count_a_sample_once() -> None:
     both = Rewards((Part("safety", gives(1.0, 0.5, None)), Part("helpfulness", gives(0.0, 1.0, None))), "product")
-    judge = referee(both)
-    assert judge.score([0] * 4, [GOOD, GOOD, GOOD, written("w10 <|end|>")]) == [0.0, 0.5, None, -0.5]
-    assert [rollout.reasoning_reward for rollout in judge.rollouts] == [0.0, 1.0, None, -0.5]
-    figures = step_figures(judge.rollouts)
+    between = referee(both)
+    assert between.score([0] * 4, [GOOD, GOOD, GOOD, written("w10 <|end|>")]) == [0.0, 0.5, None, -0.5]
+    assert [rollout.reasoning_reward for rollout in between.rollouts] == [0.0, 1.0, None, -0.5]
+    figures = step_figures(between.rollouts)
     assert (figures["safety_mean"], figures["helpfulness_mean"], figures["judge_mean"]) == (0.75, 0.5, 0.75)
     assert figures["abstention_rate"] == pytest.approx(1 / 3)
-    assert (judge.asked, dict(judge.abstentions)) == (3, {"safety: unparsable": 1})
+    assert (between.asked, dict(between.abstentions)) == (3, {"safety: unparsable": 1})
 
 
 def test_counts_and_sample_numbers_are_of_all_processes() -> None:
     """As in a run over two: this one's rollouts stand after another's, and the other's judge is the one that is silent."""
     other = referee(Rewards((Part("judge", gives(None)),)))
     other.score([0, 0], [GOOD, GOOD])
-    judge = referee(rewards(1.0))
-    judge.gather = lambda mine: [*other.rollouts, *mine]
-    assert judge.score([0, 1], [GOOD, GOOD]) == [1.0, 1.0]
-    assert [rollout.sample for rollout in judge.everyone] == [0, 1, 2, 0]
-    assert (judge.asked, dict(judge.abstentions)) == (4, {"unparsable": 2})
-    assert step_figures(judge.everyone)["abstention_rate"] == pytest.approx(0.5)
+    between = referee(rewards(1.0))
+    between.gather = lambda mine: [*other.rollouts, *mine]
+    assert between.score([0, 1], [GOOD, GOOD]) == [1.0, 1.0]
+    assert [rollout.sample for rollout in between.everyone] == [0, 1, 2, 0]
+    assert (between.asked, dict(between.abstentions)) == (4, {"unparsable": 2})
+    assert step_figures(between.everyone)["abstention_rate"] == pytest.approx(0.5)
+
+
+def test_the_second_part_is_the_same_judge_with_another_text() -> None:
+    """As the recipe binds it: one model, two readings of each answer, neither of which is shown the reasoning."""
+    both = ScriptedModel(
+        lambda request: '{"score": 1, "clauses": []}' if HELPS in request.messages[0].content else '{"score": 2, "clauses": ["T1"]}'
+    )
+    config = JudgeConfig(view="answer", votes=1, temperature=0.0)
+    readers = [Judge(both, wording, SPEC, config) for wording in (Wording("full"), HelpfulnessWording("full"))]
+    assert readers[0].identity != readers[1].identity
+    parts = [Part(name, judge.reward(reader)) for name, reader in zip(("judge", "helpfulness"), readers, strict=True)]
+    found = Rewards(tuple(parts), "product").judge([answer_view(answer="No hammers.")])[0]
+    assert [(name, one.score, one.clauses) for name, one in found.items() if isinstance(one, Verdict)] == [
+        ("judge", 1.0, ("T1",)),
+        ("helpfulness", 0.5, ()),
+    ]
+    assert len(both.requests) == 2
 
 
 def test_a_rollouts_row_holds_what_a_person_wants_to_read() -> None:
-    judge = referee(rewards(1.0, 0.5))
-    judge.score([0], [GOOD])
-    row = judge.everyone[0].to_row(3, 0.25, -0.5)
+    between = referee(rewards(1.0, 0.5))
+    between.score([0], [GOOD])
+    row = between.everyone[0].to_row(3, 0.25, -0.5)
     assert (row["prompt_id"], row["reasoning"], row["answer"], row["step"]) == (PROMPTS[0].id, "w66", "w10", 3)
     assert [(name, found["score"]) for name, found in row["judgements"].items()] == [("safety", 1.0), ("helpfulness", 0.5)]
     assert (row["reward"], row["advantage"], row["reasoning_advantage"]) == (0.75, 0.25, -0.5)
-    assert row["id"] != judge.everyone[0].to_row(4, 0.25, -0.5)["id"]
+    assert row["id"] != between.everyone[0].to_row(4, 0.25, -0.5)["id"]
 
 
 @pytest.mark.parametrize("text", ["w66 w1 w2", "", "w66 " * 9])

@@ -191,6 +191,17 @@ def test_an_unknown_trainer_argument_is_named(base: Path, tmp_path: Path) -> Non
         sft.train(base, SAFETY, CAPABILITY, tmp_path, config(trainer={"bogus": 1}), spec_text=())
 
 
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_a_setting_with_two_names_is_the_users_under_either(name: str, tmp_path: Path) -> None:
+    """Ours says no on a CPU under the newer name, which by itself wins over the older one."""
+    from trl.trainer.sft_config import SFTConfig
+
+    ours = trainer.common_arguments(tmp_path, 4, 0.0, 4, None, 0, 0)
+    for wanted in (True, False):
+        assert trainer.arguments_of(SFTConfig, ours, {name: wanted}).activation_checkpointing is wanted
+    assert trainer.arguments_of(SFTConfig, ours, {}).activation_checkpointing is torch.cuda.is_available()
+
+
 def test_a_batch_that_does_not_divide_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="does not divide"):
         sft.train(base, SAFETY, CAPABILITY, tmp_path, config(micro_batch=3), spec_text=())

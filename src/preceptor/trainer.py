@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+"""The name TRL uses, and that of transformers since 5.23."""
+
 Progress = Callable[[int, int, dict[str, Any]], None]
 """Called after every logged step with the step, the number of steps, and the row of `metrics.jsonl`."""
 
@@ -97,8 +100,7 @@ def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: i
     from transformers import TrainingArguments
 
     cpu = not torch.cuda.is_available()
-    # transformers 5.23 renamed the argument and warns about the old name
-    old, new = "gradient_checkpointing", "activation_checkpointing"
+    old, new = CHECKPOINTING  # transformers warns about the old name
     checkpointing = new if new in TrainingArguments.__dataclass_fields__ else old
     processes = PartialState(cpu=cpu).num_processes
     share, odd = divmod(batch, processes)
@@ -134,6 +136,9 @@ def arguments_of(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> An
     unknown = sorted(set(theirs) - set(kind.__dataclass_fields__))  # pyright: ignore[reportAttributeAccessIssue]
     if unknown:
         raise RecipeError(f"trainer.{unknown[0]} is not an argument of trl.{kind.__name__}", hint="see TRL's documentation for the names")
+    old, new = CHECKPOINTING
+    if old in theirs and new in kind.__dataclass_fields__:  # pyright: ignore[reportAttributeAccessIssue]
+        theirs = {new: theirs[old], **{name: value for name, value in theirs.items() if name != old}}  # of two names the newer one wins
     return kind(**{**ours, **theirs})
 
 
