@@ -22,13 +22,16 @@ from typing import Any, Literal
 import orjson
 from pydantic import TypeAdapter
 
-from preceptor import errors
-from preceptor.errors import RecipeError, StageFailed, UsageError
-from preceptor.models.cluster import connect, gpus
+from preceptor.errors import DataError, MissingExtra, PreceptorError, RecipeError, SpecError, StageFailed, StorageError, UsageError
+from preceptor.models.cluster import connect, gpus, leave
 from preceptor.runs import Ledger
 
 REPORT, JOB, LOG = "report.json", "job.json", "processes.log"
 ENTRY = "preceptor.trainee"
+KINDS: dict[str, type[UsageError | StageFailed]] = {
+    kind.__name__: kind for kind in (UsageError, RecipeError, DataError, MissingExtra, StorageError, SpecError, StageFailed)
+}
+"""What a process may say. Anything else it raises is a failed stage here."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class Launched:
     def _by_ray(self, home: Path) -> str:
         """Train under `ray.train`, and wait. Its result is not looked at: it has no figures unless a checkpoint is reported with them."""
         connect(self.address, workers=self.devices)
-        import ray
         from ray.exceptions import RayError
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
@@ -96,7 +98,7 @@ class Launched:
         except RayError as error:
             return str(error).strip().splitlines()[-1]
         finally:
-            ray.shutdown()
+            leave()
 
 
 def under_ray(config: dict[str, str]) -> None:
@@ -111,10 +113,9 @@ def dumped(job: Any) -> Any:
     return TypeAdapter(type(job)).dump_python(job, mode="json")
 
 
-def _told(home: Path) -> errors.PreceptorError | None:
+def _told(home: Path) -> PreceptorError | None:
     """What a process said when it failed: the first one's word, where several failed."""
     for path in sorted(home.glob("error-*.json")):
         said = orjson.loads(path.read_bytes())
-        kind = getattr(errors, said["kind"], StageFailed)
-        return kind(said["message"]) if issubclass(kind, UsageError | StageFailed) else StageFailed(said["message"])
+        return KINDS.get(said["kind"], StageFailed)(said["message"])
     return None

@@ -1,6 +1,4 @@
-"""One of the processes that train an arm together. Started by `launch`, or by hand on several machines:
-
-    torchrun --nnodes=2 --nproc-per-node=8 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 -m preceptor.trainee JOB.json
+"""One of the processes that train an arm together, started by `launch`: `torchrun ... -m preceptor.trainee JOB.json`.
 
 In: the file of a job. Out: what the job writes, and beside it `report.json` from the first process, or `error-RANK.json`.
 

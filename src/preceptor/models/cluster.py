@@ -18,6 +18,7 @@ Not here: training over Ray (`launch`).
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,9 @@ STORE_BYTES = 80 * 2**20
 BATCH = 32
 """Replies that an actor sends back together."""
 
+_folders: list[str] = []
+"""Of the cluster started here: sockets and logs."""
+
 
 def connect(address: str | None, *, workers: int) -> None:
     """Join the cluster at `address` (`auto`: the one this machine belongs to), or start one here that ends with this process. Raises
@@ -48,7 +52,8 @@ def connect(address: str | None, *, workers: int) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         own = {"num_cpus": max(LOGICAL_CPUS, workers + 2), "object_store_memory": STORE_BYTES, "include_dashboard": False}
-        ray.init(address="local", _temp_dir=tempfile.mkdtemp(prefix="ray", dir="/tmp"), **own, **quiet)
+        _folders.append(tempfile.mkdtemp(prefix="ray", dir="/tmp"))
+        ray.init(address="local", _temp_dir=_folders[-1], **own, **quiet)
         return
     try:
         if address != "auto":
@@ -57,6 +62,15 @@ def connect(address: str | None, *, workers: int) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         hint = "start one with `ray start --head`, or leave run.address out for one on this machine"
         raise UsageError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}", hint=hint) from None
+
+
+def leave() -> None:
+    """Part from the cluster, and end it where it was started here."""
+    import ray
+
+    ray.shutdown()
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def _reach(address: str) -> None:
@@ -127,7 +141,7 @@ class Cluster:
         for actor in self._actors:
             ray.kill(actor)
         self._actors.clear()
-        ray.shutdown()
+        leave()
 
     def _start(self, count: int) -> None:
         if len(self._actors) >= count:
