@@ -192,7 +192,7 @@ def main() -> None:
     torch.set_num_threads(1)
     home = Path(tempfile.mkdtemp())
     base = make_checkpoint(home / "base")
-    renderer, rows = Renderer(load_policy(base)[1]), examples(256)
+    renderer, rows = Renderer(load_policy(base)[1]), examples(options.steps * 32 // 3)  # three epochs
     config = sft.SftConfig(steps=options.steps, batch_size=32, micro_batch=8, capability_ratio=0)
     rendered = sft.render_rows(renderer, rows, config)
     compare(

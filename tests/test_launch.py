@@ -130,7 +130,7 @@ def test_one_process_where_two_were_asked_for_is_noticed(starts: dict[str, Path]
         launched(tmp_path / "home" / "model")
 
 
-def test_a_job_goes_through_json_and_back(examples: Path, tmp_path: Path) -> None:
+def test_a_job_goes_through_json_and_back(examples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pydantic import TypeAdapter
 
     from preceptor.launch import dumped
@@ -147,6 +147,8 @@ def test_a_job_goes_through_json_and_back(examples: Path, tmp_path: Path) -> Non
     other = RlJob(config=config, reward=JudgeConfig(), wording="full", subject=subject, batch_size=2, dtype=None, **paths)
     again = TypeAdapter(RlJob).validate_python(orjson.loads(orjson.dumps(dumped(other))))
     assert again == other
+    monkeypatch.chdir(tmp_path)
+    assert dumped(SftJob(Path("base"), examples, [], job.config, ()))["base"] == str(tmp_path / "base")
 
 
 def test_the_fsdp_file_is_one_that_accelerate_reads() -> None:

@@ -20,7 +20,7 @@ from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
 from preceptor.trainer import LoraConfig
 
-FACTOR = 1.35
+FACTOR = 1.5
 """What the estimate may be wrong by, either way."""
 
 WATCHED = """
@@ -108,10 +108,11 @@ def test_parameters_are_counted_exactly(models: tuple[Path, Path]) -> None:
 def test_adapters_are_counted_exactly(models: tuple[Path, Path]) -> None:
     import peft
 
-    from preceptor.trainer import peft_config
+    from preceptor.trainer import peft_config, without_deprecations
 
     lora = LoraConfig(rank=8)
-    model = peft.get_peft_model(Qwen3ForCausalLM.from_pretrained(models[1]), peft_config(lora))
+    with without_deprecations():
+        model = peft.get_peft_model(Qwen3ForCausalLM.from_pretrained(models[1]), peft_config(lora))
     shape, trained = memory.shape_of(models[1]), sum(p.numel() for p in model.parameters() if p.requires_grad)
     config = SftConfig(steps=1, lora=lora)
     assert memory.sft_memory(shape, config, gpu=False).gradients == 4 * trained

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,8 +109,9 @@ def under_ray(config: dict[str, str]) -> None:
 
 
 def dumped(job: Any) -> Any:
-    """A job (a dataclass of plain values, records and settings) as plain values."""
-    return TypeAdapter(type(job)).dump_python(job, mode="json")
+    """A job (a dataclass of plain values, records and settings) as plain values, its paths absolute: Ray's workers stand in other folders."""
+    paths = {name: value.absolute() for name, value in vars(job).items() if isinstance(value, Path)}
+    return TypeAdapter(type(job)).dump_python(replace(job, **paths), mode="json")
 
 
 def _told(home: Path) -> PreceptorError | None:

@@ -103,7 +103,7 @@ class Cluster:
 
     def model(self, path: Path, *, name: str, identity: str, dtype: str | None = None) -> ClusterModel:
         """A model of the protocol backed by the checkpoint at `path`; `dtype` as in `LocalModel.load`."""
-        return ClusterModel(self, (path, dtype), name, identity)
+        return ClusterModel(self, (path.absolute(), dtype), name, identity)
 
     def stream(self, source: Source, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Deal the requests out and yield replies as actors send them. Raises `ModelError` when an actor is lost or cannot load."""
