@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import jobs
 import orjson
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -111,6 +114,56 @@ def test_two_processes_that_are_killed_end_with_the_same_weights(kind: str, star
     one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "whole"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert figures(tmp_path / "killed", "loss") == figures(tmp_path / "whole", "loss")
+
+
+STARTED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import jobs
+from preceptor.launch import Launched
+from preceptor.training import SftJob
+start, examples, out = map(Path, sys.argv[1:])
+config = jobs.sft_config(devices=2, steps=400, save_every=10)
+print(Launched("sft", SftJob(start, examples, jobs.CAPABILITY, config, ()), 2)(out)[1]["resumed_from"])
+"""
+
+
+@pytest.mark.slow
+def test_a_launcher_that_is_killed_leaves_nobody_at_work_and_the_next_resumes(
+    starts: dict[str, Path], examples: Path, tmp_path: Path
+) -> None:
+    words = [
+        sys.executable,
+        "-c",
+        STARTED.format(tests=str(Path(__file__).parent)),
+        str(starts["sft"]),
+        str(examples),
+        str(tmp_path / "model"),
+    ]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    figures_so_far = tmp_path / "model" / "metrics.jsonl"
+    while not (figures_so_far.exists() and figures_so_far.read_bytes().count(b"\n") > 25) and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    while at_work(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert at_work(tmp_path) == []
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert int(done.stdout.split()[-1]) >= 10
+    assert figures(tmp_path / "model")[0] == list(range(1, 401))
+
+
+def at_work(folder: Path) -> list[int]:
+    """Processes whose command line names a job in this folder."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        found += [process.pid] if str(folder / JOB) in " ".join(process.info["cmdline"] or ()) else []
+    return found
 
 
 @pytest.mark.slow

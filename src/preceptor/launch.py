@@ -13,6 +13,7 @@ processes do first (`trainee`).
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -79,8 +80,8 @@ class Launched:
 
     def _by_ray(self, home: Path) -> str:
         """Train under `ray.train`, and wait. Its result is not looked at: it has no figures unless a checkpoint is reported with them."""
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")  # workers load torch first; a minute is short for that
         connect(self.address, workers=self.devices)
-        from ray.exceptions import RayError
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
@@ -95,8 +96,8 @@ class Launched:
         try:
             trainer.fit()
             return "no report was written"
-        except RayError as error:
-            return str(error).strip().splitlines()[-1]
+        except Exception as error:  # Ray's errors have no common base over its versions; the reason proper stands in a file
+            return (str(error).strip() or type(error).__name__).splitlines()[-1]
         finally:
             leave()
 
