@@ -12,13 +12,16 @@ import argparse
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
 
 from preceptor.errors import PreceptorError, StageFailed
 from preceptor.launch import REPORT
+from preceptor.trainer import joined
 from preceptor.training import RlJob, SftJob
 
 JOBS: dict[str, type[SftJob | RlJob]] = {"sft": SftJob, "rl": RlJob}
@@ -31,7 +34,7 @@ def work(path: Path) -> None:
     job = TypeAdapter(JOBS[content["kind"]]).validate_python(content["job"])
     rank = os.environ.get("RANK", "0")
     try:
-        _check_processes(content["kind"], content["devices"])
+        _check_processes(content["kind"], content["devices"], job.config.trainer)
         ledger, notes = job(Path(content["out"]))
     except PreceptorError as error:
         said = {"kind": type(error).__name__, "message": str(error)}
@@ -41,11 +44,8 @@ def work(path: Path) -> None:
         (path.parent / REPORT).write_bytes(orjson.dumps({"ledger": ledger.to_dict(), "notes": notes}))
 
 
-def _check_processes(kind: str, devices: int) -> None:
-    import torch
-    from accelerate import PartialState
-
-    world = PartialState(cpu=not torch.cuda.is_available())
+def _check_processes(kind: str, devices: int, settings: Mapping[str, Any]) -> None:
+    world = joined(settings)
     if world.num_processes != devices:
         raise StageFailed(f"{kind}: {devices} processes were asked for and {world.num_processes} started ({world.distributed_type.value})")
 

@@ -78,15 +78,20 @@ def save_policy(trainer: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path,
     accelerator.wait_for_everyone()
 
 
-@contextmanager
-def first_process_first(settings: Mapping[str, Any] | None = None) -> Iterator[PartialState]:
-    """The processes of this run; the block is done by the first one, and then by the others. `ddp_timeout` (seconds) of `settings`
-    bounds every wait of one process for another, a judge's answer included; TRL's default is half an hour."""
+def joined(settings: Mapping[str, Any] | None = None) -> PartialState:
+    """The processes of this run, of which this is one; the first call joins them. `ddp_timeout` (seconds) of `settings` bounds every wait of one
+    process for another, a judge's answer included; half an hour by default."""
     import torch
     from accelerate import PartialState
 
     waits = {"timeout": timedelta(seconds=settings["ddp_timeout"])} if settings and "ddp_timeout" in settings else {}
-    world = PartialState(cpu=not torch.cuda.is_available(), **waits)
+    return PartialState(cpu=not torch.cuda.is_available(), **waits)
+
+
+@contextmanager
+def first_process_first(settings: Mapping[str, Any] | None = None) -> Iterator[PartialState]:
+    """The block is done by the first process of the run, and then by the others."""
+    world = joined(settings)
     with world.main_process_first():
         yield world
 
