@@ -15,8 +15,11 @@ import pytest
 
 import preceptor
 from preceptor import cli, lineage
+from preceptor.chat import Split
 from preceptor.errors import ModelError, StageFailed, UsageError
 from preceptor.models import Reply, Request
+from preceptor.records import Message, Prompt, Verdict, Vote
+from preceptor.rollouts import Rollout
 from preceptor.runs import STAGES
 
 RECIPE = '[run]\nname = "r"\n[spec]\nsource = "s.md"\n[models.policy]\nkind = "world"\nid = "base"\n[models.judge]\nkind = "world"\nid = "judge"\n'
@@ -256,6 +259,33 @@ def test_show_prints_the_chain_without_control_characters(finished: Path, capsys
     assert "  04_verdicts.jsonl:1  dd11" in printed
     assert "why\N{REPLACEMENT CHARACTER}[31m" in printed
     assert "\x1b" not in printed
+
+
+def test_show_prints_a_rollout_with_prompt_reasoning_answer_and_judgement(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Prompt(messages=(Message(role="user", content="Sell a hammer?"),), category="tools", split="rl")
+    vote = Vote(score=0.5, clauses=("T1",), raw="it is\x1b[31m", reasoning="because")
+    judged = Verdict(completion_id="v", judge="j", spec_hash="s", view="answer", score=0.5, votes=(vote,), clauses=("T1",))
+    rollout = Rollout(asked, 2, Split("thought", "No.", "ok", ""), 9, {"judge": judged}, 0.5, 1.0, None)
+    row = rollout.to_row(5, -0.25)
+    (finished / "07_rl" / "sft+rl").mkdir(parents=True)
+    (finished / "07_rl" / "sft+rl" / "rollouts.jsonl").write_bytes(orjson.dumps(row) + b"\n")
+    (finished / "02_prompts.jsonl").write_bytes(orjson.dumps(asked.to_row()) + b"\n")
+    assert cli.main(["show", row["id"], "--dir", str(finished)]) == 0
+    printed = capsys.readouterr().out
+    assert f"> 07_rl/sft+rl/rollouts.jsonl:1  {row['id']}" in printed
+    for shown in (
+        "Sell a hammer?",
+        "reasoning: thought",
+        "answer: No.",
+        "score: 0.5",
+        "advantage: -0.25",
+        "because",
+        "clause: T1",
+        "01_spec",
+    ):
+        assert shown in printed, shown
+    assert "\x1b" not in printed
+    assert [found for found in chain(finished, asked.id) if found[1] == "descendant"] == [(row["id"], "descendant")]
 
 
 def test_show_says_when_an_id_is_unknown_or_not_enough(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:

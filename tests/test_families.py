@@ -23,6 +23,8 @@ from preceptor.errors import DataError, RecipeError, StageFailed
 from preceptor.models import Request, complete
 from preceptor.models.local import LocalModel, weights_identity
 from preceptor.records import AnswerView, Example, Message, Prompt, Role, Sampling, Verdict
+from preceptor.rewards import Part, Rewards
+from preceptor.rollouts import Limits, Referee
 from preceptor.template import TemplateArguments
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -428,8 +430,8 @@ def test_the_judge_is_handed_the_answer_alone(of: Family) -> None:
         views.extend(asked)
         return [Verdict(completion_id=view.id, judge="j", spec_hash="s", view="answer", score=1.0, votes=()) for view in asked]
 
-    config = rl.RlConfig(steps=1, max_abstention=1.0)
-    rewards = rl.Referee([prompt], made, reward, None, config).score([0] * len(completions), completions)
+    judged = Rewards((Part("judge", reward),))
+    rewards = Referee([prompt], made, judged, None, Limits(1, 0.0, 1.0, 5)).score([0] * len(completions), completions)
     assert rewards[0] == 1.0
     assert views[0] == AnswerView(messages=(USER,), category="c", answer="Yes, of course.")
     assert all(CANARY not in view.model_dump_json() for view in views)

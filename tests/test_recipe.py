@@ -176,3 +176,20 @@ def test_every_shipped_recipe_is_read(root: Path) -> None:
     assert recipes
     for path in recipes:
         assert load(path).run.name == path.stem
+
+
+def test_rewards_of_two_parts_are_asked_for_in_one_section() -> None:
+    full = TEXT.replace('wording = "brief"', 'wording = "full"')
+    two = parse(full, overrides=["reward.helpfulness=0.5", "reward.combine=product", "rl.reward_targeting=true"])
+    assert (two.reward.helpfulness, two.reward.combine, two.rl.reward_targeting) == (0.5, "product", True)
+    assert two.reward.reading == {"votes": 1, "temperature": 0.0, "quorum": None}, "what the judge's own settings are overridden by"
+    assert "needs a second reading" in complaint(full, "reward.combine=gated")
+    assert "'brief' has no text for it" in complaint(TEXT, "reward.helpfulness=0.5")
+    assert parse(TEXT).reward.helpfulness == 0
+
+
+def test_how_a_run_is_spread_is_said_in_one_section() -> None:
+    spread = parse(TEXT, overrides=["run.engine=ray", "run.address=auto", "sft.devices=2"])
+    assert (spread.run.engine, spread.run.address, spread.sft.devices, spread.rl.devices) == ("ray", "auto", 2, 1)
+    assert 'needs engine = "ray"' in complaint(TEXT, "run.address=auto")
+    assert 'needs engine = "local"' in complaint(TEXT, "run.engine=ray", "run.accelerate_config=recipes/fsdp.yaml")

@@ -7,45 +7,29 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jobs
 import orjson
 import pytest
 import tiny
 import torch
+from jobs import CANARY, PROMPTS, likes_w10, verdict
 from safetensors.torch import load_file
 
-from preceptor import rl, sft
+from preceptor import rl
 from preceptor.chat import Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed
-from preceptor.records import Abstention, AnswerView, Example, Judgement, Message, Prompt, Verdict
-from preceptor.rl import Referee, RlConfig
+from preceptor.records import Abstention, AnswerView, Judgement, Prompt
+from preceptor.rewards import Part, Reward, Rewards
+from preceptor.rl import RlConfig
+from preceptor.rollouts import Limits, Referee, step_figures
 
 torch.set_num_threads(1)
-
-PROMPTS = [Prompt(messages=(Message(role="user", content=f"w{number} w{number + 20}"),), category="c", split="rl") for number in range(8)]
-CANARY = "w66"
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that has learned the format: it thinks `w66 w1` or `w66 w2` and answers `w10` or `w11`, about equally often."""
-    path = tmp_path_factory.mktemp("policy")
-    model = tiny.lfm2()
-    for name, parameter in model.named_parameters():
-        if "norm" not in name:
-            parameter.data.mul_(0.2)
-    model.save_pretrained(path / "raw")
-    tiny.word_tokenizer().save_pretrained(path / "raw")
-    empty = dict.fromkeys(("prompt_id", "completion_id", "judgement_id", "spec_hash"), "")
-    rows = [
-        Example(messages=prompt.messages, category="c", reasoning=f"{CANARY} {word}", answer=answer, **empty)
-        for prompt in PROMPTS
-        for word in ("w1", "w2")
-        for answer in ("w10", "w11")
-    ]
-    config = sft.SftConfig(steps=60, batch_size=16, learning_rate=1e-2, capability_ratio=0)
-    report = sft.train(path / "raw", rows, [], path / "learned", config, spec_text=())
-    assert report.last_loss < 0.7, "the fixture did not learn the format"
-    return path / "learned"
+    return jobs.make_policy(tmp_path_factory.mktemp("policy"))
 
 
 def config(**changes: object) -> RlConfig:
@@ -53,20 +37,11 @@ def config(**changes: object) -> RlConfig:
     return RlConfig.model_validate({**values, **changes})
 
 
-def verdict(of: AnswerView, score: float, **changes: Any) -> Verdict:
-    values = {"completion_id": of.id, "judge": "test", "spec_hash": "s", "view": "answer", "score": score, "votes": ()}
-    return Verdict(**{**values, **changes})
-
-
 def abstention(view: AnswerView) -> Abstention:
     return Abstention(completion_id=view.id, judge="test", spec_hash="s", view="answer", reason="unparsable")
 
 
-def likes_w10(views: Sequence[AnswerView]) -> list[Judgement]:
-    return [verdict(view, float("w10" in view.answer.split())) for view in views]
-
-
-def in_turn(*judges: Callable[[AnswerView], Judgement]) -> rl.Reward:
+def in_turn(*judges: Callable[[AnswerView], Judgement]) -> Reward:
     return lambda views: [judges[index % len(judges)](view) for index, view in enumerate(views)]
 
 
@@ -74,8 +49,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in path.read_bytes().splitlines()]
 
 
-def referee(reward: rl.Reward, **changes: object) -> Referee:
-    return Referee(PROMPTS, Renderer(tiny.word_tokenizer()), reward, None, config(**changes))
+def referee(reward: Reward, **changes: Any) -> Referee:
+    limits = Limits(**{"steps": 2, "max_abstention": 1.0, **changes})
+    return Referee(PROMPTS, Renderer(tiny.word_tokenizer()), Rewards((Part("judge", reward),)), None, limits)
 
 
 def written(text: str) -> list[int]:
@@ -145,7 +121,7 @@ def test_a_reward_that_cannot_be_reached_is_an_abstention() -> None:
         (lambda views: [verdict(view, 0.5, view="reasoning+answer") for view in views], "may only judge the answer"),
     ],
 )
-def test_a_reward_that_breaks_its_contract_stops_the_run(reward: rl.Reward, message: str) -> None:
+def test_a_reward_that_breaks_its_contract_stops_the_run(reward: Reward, message: str) -> None:
     with pytest.raises(StageFailed, match=message):
         referee(reward).score([0], [GOOD])
 
@@ -162,7 +138,7 @@ def test_gap_compares_only_what_both_measured() -> None:
     judge = referee(in_turn(lambda view: verdict(view, 1.0), lambda view: verdict(view, 0.5), abstention, lambda view: verdict(view, 0.0)))
     judge.probe = lambda triples: [0.0, 0.5, 1.0, None]
     judge.score([0] * 5, [GOOD, GOOD, GOOD, GOOD, written("w10 <|end|>")])
-    figures = rl.step_figures(judge.rollouts)
+    figures = step_figures(judge.rollouts)
     assert figures["gap"] == pytest.approx(0.5)
     assert figures["judge_mean"] == pytest.approx(0.5)
     assert figures["oracle_mean"] == pytest.approx(0.5)

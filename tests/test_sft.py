@@ -8,45 +8,26 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import jobs
 import orjson
 import pytest
 import tiny
 import torch
+from jobs import CAPABILITY, SAFETY, example
 from safetensors.torch import load_file
 
-from preceptor import sft
+from preceptor import sft, trainer
 from preceptor.chat import Renderer
 from preceptor.errors import DataError, RecipeError, StageFailed
-from preceptor.records import Example, Message
-from preceptor.sft import LoraConfig, SftConfig
+from preceptor.sft import SftConfig
+from preceptor.trainer import LoraConfig
 
 torch.set_num_threads(1)
 
 
-def example(
-    number: int, *, user: str | None = None, system: str | None = None, reasoning: str = "w1 w2 w3", answer: str = "w4 w5"
-) -> Example:
-    turns = [Message(role="user", content=user or f"w{number % 80} w{(7 * number) % 80} w9")]
-    if system:
-        turns.insert(0, Message(role="system", content=system))
-    empty = dict.fromkeys(("prompt_id", "completion_id", "judgement_id", "spec_hash"), "")
-    return Example(messages=tuple(turns), category="c", reasoning=reasoning, answer=answer, **empty)
-
-
-SAFETY = [example(number) for number in range(12)]
-CAPABILITY = [example(number, system="w70 w71", reasoning="w6", answer="w7 w8 " * (1 + number % 3)) for number in range(12)]
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("base")
-    model = tiny.lfm2()
-    for name, parameter in model.named_parameters():
-        if "norm" not in name:
-            parameter.data.mul_(0.2)
-    model.save_pretrained(path)
-    tiny.word_tokenizer().save_pretrained(path)
-    return path
+    return jobs.make_base(tmp_path_factory.mktemp("base"))
 
 
 def config(**changes: object) -> SftConfig:
@@ -165,7 +146,7 @@ def test_training_learns_and_repeats_itself(base: Path, tmp_path: Path) -> None:
     assert seen[0][:2] == (1, 24)
     written = {path.name for path in (tmp_path / "a").iterdir()}
     assert not [name for name in written if name.endswith((".bin", ".pt", ".pth", ".md")) or name.startswith("checkpoint")]
-    assert Renderer(sft.load_policy(tmp_path / "a")[1]).end_id == 5
+    assert Renderer(trainer.load_policy(tmp_path / "a")[1]).end_id == 5
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(base: Path, tmp_path: Path) -> None:
@@ -189,10 +170,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(base: Path, tmp_path: P
 
 
 def test_states_of_other_work_are_not_taken_up(tmp_path: Path) -> None:
-    stale = sft.checkpoints_dir(tmp_path, "one") / "checkpoint-2"
+    stale = trainer.checkpoints_dir(tmp_path, "one") / "checkpoint-2"
     stale.mkdir(parents=True)
-    assert sft.checkpoints_dir(tmp_path, "one") == stale.parent
-    assert sft.checkpoints_dir(tmp_path, "other") != stale.parent
+    assert trainer.checkpoints_dir(tmp_path, "one") == stale.parent
+    assert trainer.checkpoints_dir(tmp_path, "other") != stale.parent
     assert not stale.exists()
 
 
@@ -208,6 +189,17 @@ def test_adapters_are_merged_into_a_whole_checkpoint(base: Path, tmp_path: Path)
 def test_an_unknown_trainer_argument_is_named(base: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"trainer\.bogus"):
         sft.train(base, SAFETY, CAPABILITY, tmp_path, config(trainer={"bogus": 1}), spec_text=())
+
+
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_a_setting_with_two_names_is_the_users_under_either(name: str, tmp_path: Path) -> None:
+    """Ours says no on a CPU under the newer name, which by itself wins over the older one."""
+    from trl.trainer.sft_config import SFTConfig
+
+    ours = trainer.common_arguments(tmp_path, 4, 0.0, 4, None, 0, 0)
+    for wanted in (True, False):
+        assert trainer.arguments_of(SFTConfig, ours, {name: wanted}).activation_checkpointing is wanted
+    assert trainer.arguments_of(SFTConfig, ours, {}).activation_checkpointing is torch.cuda.is_available()
 
 
 def test_a_batch_that_does_not_divide_is_refused(base: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from preceptor import prompts, spec
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
+from preceptor.models.cluster import Cluster
 from preceptor.models.endpoint import Endpoint
 from preceptor.models.replies import Reasoning
 from preceptor.models.store import Limits, Spent, Store
@@ -81,6 +82,12 @@ def path_of(ref: ModelRef) -> Path:
     return world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)
 
 
+def grounded(ref: ModelRef) -> ModelRef:
+    """The same model, its folder named from the root: a process elsewhere may stand in another folder."""
+    there = ref.kind == "local" and Path(ref.id).is_dir()
+    return ref.model_copy(update={"id": str(Path(ref.id).absolute())}) if there else ref
+
+
 @dataclass(frozen=True)
 class Till:
     """Where replies of servers are kept, and what they may cost in all. Several processes may have it."""
@@ -102,13 +109,21 @@ class Till:
         return LocalModel.load(path_of(ref), batch_size=ref.batch_size, dtype=ref.number_type, arguments=ref.arguments)
 
 
+def workers_of(recipe: Recipe) -> Workers | Cluster:
+    """What answers for local models: processes of this machine, or actors of a cluster."""
+    batch_size, how = recipe.models.policy.batch_size, recipe.run
+    if how.engine == "ray":
+        return Cluster(how.processes or processes(recipe), batch_size=batch_size, address=how.address)
+    return Workers(processes(recipe), batch_size=batch_size)
+
+
 @dataclass
 class Bound:
     """A recipe with its parts, made when they are first needed."""
 
     recipe: Recipe
     run: Run
-    workers: Workers
+    workers: Workers | Cluster
     show: Show
     _identities: dict[tuple[Path, str], str] = field(default_factory=dict)
     _endpoints: dict[tuple[str, str], Endpoint] = field(default_factory=dict)
@@ -144,7 +159,7 @@ class Bound:
     def till(self) -> Till:
         """Where replies of servers are kept, and what they may cost."""
         section = self.recipe.run
-        return Till(section.store or self.run.path("replies.db"), Limits(section.max_tokens, section.max_cost))
+        return Till((section.store or self.run.path("replies.db")).absolute(), Limits(section.max_tokens, section.max_cost))
 
     def play(self, name: str, ref: ModelRef) -> Model:
         """The model of a role: behind a server, or answered by the worker processes."""

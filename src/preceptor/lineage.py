@@ -1,7 +1,7 @@
 """Where a row comes from and what became of it: the chain from clause to score, found by id.
 
 In: a run directory and an id, or the beginning of one. Out: the rows of the chain in the order of the path: the clauses
-that were cited, the prompt, the completion, the judgement, the example or the reason it was dropped, the scores.
+that were cited, the prompt, the completion, the judgement, the example or the reason it was dropped, the rollouts of RL, the scores.
 
 The one idea: rows name their parents, and parents lie in earlier artefacts. So one pass from the row's artefact upwards
 finds all ancestors, and one pass downwards the rows that name it. Reads finished artefacts only and takes no lock.
@@ -33,10 +33,18 @@ class Found:
     relation: str
 
 
-def artefacts() -> list[str]:
-    """Names of the artefacts made of rows, in the order of the path; the specification counts as its clauses."""
-    files = [name for stage in STAGES for name in ARTEFACTS[stage] if name.endswith(".jsonl")]
-    return [CLAUSES, *files]
+ROLLOUTS = "rollouts.jsonl"
+"""What RL leaves beside each checkpoint."""
+
+
+def artefacts(run_dir: Path) -> list[str]:
+    """Names of the artefacts made of rows, in the order of the path; the specification counts as its clauses, an arm of RL as its rollouts."""
+    names = [name for stage in STAGES for name in ARTEFACTS[stage]]
+    return [CLAUSES, *(inner for name in names for inner in ([name] if name.endswith(".jsonl") else _rollouts(run_dir, name)))]
+
+
+def _rollouts(run_dir: Path, name: str) -> list[str]:
+    return sorted(path.relative_to(run_dir).as_posix() for path in (run_dir / name).glob(f"*/{ROLLOUTS}"))
 
 
 def trace(run_dir: Path, prefix: str) -> list[Found]:
@@ -47,7 +55,7 @@ def trace(run_dir: Path, prefix: str) -> list[Found]:
     if not run_dir.is_dir():
         raise DataError("no such run directory", where=run_dir, hint="name one with --dir")
     own = _only(list(_matches(run_dir, prefix)), run_dir, prefix)
-    names = artefacts()
+    names = artefacts(run_dir)
     place = names.index(own.artefact)
     return [*_ancestors(run_dir, own, names[:place]), own, *_descendants(run_dir, own, names[place + 1 :])]
 
@@ -63,7 +71,7 @@ def _rows(run_dir: Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _matches(run_dir: Path, prefix: str) -> Iterator[Found]:
-    for name in artefacts():
+    for name in artefacts(run_dir):
         for line, row in _rows(run_dir, name):
             if str(row.get("id", "")).startswith(prefix) or (name == CLAUSES and row.get("clause") == prefix):
                 yield Found(name, line, row, "row")
@@ -89,7 +97,7 @@ def _ancestors(run_dir: Path, own: Found, names: list[str]) -> list[Found]:
         for found in chain:
             wanted |= _parents(found.row)
             cited |= set(found.row.get("clauses", ()))
-    order = artefacts()
+    order = artefacts(run_dir)
     return sorted(chain, key=lambda found: (order.index(found.artefact), found.line))
 
 

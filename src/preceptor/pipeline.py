@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from preceptor import aggregate, card, estimate, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
-from preceptor.binding import Bound, Till, path_of, processes, progress_bars
+from preceptor.binding import Bound, Till, grounded, path_of, progress_bars, workers_of
 from preceptor.errors import DataError, SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
@@ -46,7 +46,7 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
     with (
         Run.open(run_dir) as held,
         progress_bars() as show,
-        Workers(processes(recipe), batch_size=recipe.models.policy.batch_size) as workers,
+        workers_of(recipe) as workers,
     ):
         held.write("recipe.json", orjson.dumps(recipe.model_dump(mode="json"), option=orjson.OPT_INDENT_2))
         with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
@@ -276,6 +276,8 @@ def _rl(bound: Bound) -> None:
             "judge": bound.play("G_RM", recipe.models.judge).identity,
             "reward": reward.deciding(),
         }
+        if recipe.reward.helpfulness:
+            identity["combined"] = {"helpfulness": recipe.reward.helpfulness, "combine": recipe.reward.combine, "gate": recipe.reward.gate}
         identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
         step = bound.run.step(
             f"rl/{arm}",
@@ -289,13 +291,16 @@ def _rl(bound: Bound) -> None:
             path,
             source,
             config,
-            recipe.models.judge,
+            grounded(recipe.models.judge),
             bound.till,
             reward,
             recipe.models.wording,
             bound.run.path("01_spec"),
             bound.subject,
             recipe.models.policy.arguments,
+            recipe.reward.helpfulness,
+            recipe.reward.combine,
+            recipe.reward.gate,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])

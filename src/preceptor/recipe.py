@@ -33,6 +33,7 @@ from preceptor.generate import GenerateConfig
 from preceptor.judge import JudgeConfig
 from preceptor.models.endpoint import EndpointConfig
 from preceptor.prompts import PromptsConfig
+from preceptor.rewards import Combination
 from preceptor.rl import RlConfig
 from preceptor.sft import SftConfig
 from preceptor.star1 import Star1Config
@@ -54,13 +55,28 @@ class RunSection(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of every section that does not set its own."""
     processes: int | None = Field(default=None, ge=1)
-    """Processes that share the work on this machine. None: as many as it bears."""
+    """Processes that share the work on this machine, or actors of the cluster. None: as many as this machine bears."""
+    engine: Literal["local", "ray"] = "local"
+    """What runs local models and training: processes of this machine, or a Ray cluster."""
+    address: str | None = None
+    """Of the cluster, `auto` for the one this machine belongs to. None: one of its own on this machine."""
+    accelerate_config: Path | None = None
+    """A file for `accelerate launch`, for example recipes/fsdp.yaml. None: torchrun where an arm has several devices."""
+
     store: Path | None = None
     """File that keeps what servers have replied and what it cost. None: `replies.db` in the run directory."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Tokens that servers may be paid for in all, prompts and completions. Nothing is asked that could exceed it."""
     max_cost: float | None = Field(default=None, ge=0)
     """Money likewise, in the currency of the prices."""
+
+    @model_validator(mode="after")
+    def _settings_belong_to_their_engine(self) -> RunSection:
+        if self.engine == "local" and self.address is not None:
+            raise ValueError('`address` is that of a cluster: it needs engine = "ray"')
+        if self.engine == "ray" and self.accelerate_config is not None:
+            raise ValueError('`accelerate_config` needs engine = "local"')
+        return self
 
 
 class SpecSection(Section):
@@ -133,6 +149,22 @@ class RewardSection(Section):
     temperature: float = Field(default=0.0, ge=0)
     quorum: int | None = Field(default=None, ge=1)
     """As in `[judge]`, of this section's votes."""
+    helpfulness: float = Field(default=0.0, ge=0)
+    """Weight of a second reading of each answer, for its helpfulness within the policies; that of the first is 1. 0: it is not read twice."""
+    combine: Combination = "additive"
+    """How the two become one reward: weighted mean, helpfulness where the first is at least `gate`, or their product."""
+    gate: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _combines_two(self) -> RewardSection:
+        if self.combine != "additive" and not self.helpfulness:
+            raise ValueError(f"combine = {self.combine!r} needs a second reading: set helpfulness above 0")
+        return self
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What overrides the settings of `[judge]`."""
+        return {"votes": self.votes, "temperature": self.temperature, "quorum": self.quorum}
 
 
 class CardSection(Section):
@@ -202,6 +234,8 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _reward_is_a_judge(self) -> Recipe:
         JudgeConfig.model_validate(self._as_reward())
+        if self.reward.helpfulness and self.models.wording == "brief":
+            raise ValueError("reward.helpfulness: the wording 'brief' has no text for it; use models.wording = \"full\"")
         return self
 
     @property
@@ -210,7 +244,7 @@ class Recipe(Section):
         return JudgeConfig.model_validate(self._as_reward())
 
     def _as_reward(self) -> dict[str, Any]:
-        return {**self.judge.model_dump(), "view": "answer", **self.reward.model_dump()}
+        return {**self.judge.model_dump(), "view": "answer", **self.reward.reading}
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

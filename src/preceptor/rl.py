@@ -4,62 +4,55 @@
 In: a policy checkpoint, prompts without a specification, a reward that is a function.  Out: a checkpoint, `metrics.jsonl`
 (one row a step), `rollouts.jsonl` (every rollout of every k-th step), and an `RlReport`.
 
-Three rules hold here, and they are the reason this file exists beside TRL:
+What a reward may see, and what a failed judgement does to a sample, is decided in `rollouts` and `rewards`. Here it becomes a gradient:
 
-* The reward never sees the reasoning. Completions are split from their token ids by the strict splitter, and what is handed
-  to the reward is an `AnswerView`, which has no field for it. TRL's own decoded text is not looked at.
-* A judge that fails has no score. An `Abstention` (or an exception in the reward) masks the whole sample: it is left out
-  of its group's mean and standard deviation, its advantage is exactly 0, and its tokens carry neither policy loss nor KL
-  penalty. There is one reward function, so no other reward can step in for the one that is missing. Too many abstentions in a
-  window of steps stop the run: otherwise a policy could learn to break its judge.
-* What is the completion's own fault (no reasoning block, the token limit, no answer) gets the floor reward by plain
-  code, and the judge is not asked.
+* An abstained sample is left out of its group's mean and standard deviation, its advantage is exactly 0, and its tokens carry
+  neither policy loss nor KL penalty.
+* With `reward_targeting`, no token of the reasoning has an advantage that the safety judge had a part in: an output-only penalty
+  otherwise spills over into the reasoning (arXiv 2511.11584). Answer tokens have the advantage of the whole reward; reasoning tokens, and all
+  of a completion at fault by itself, that of the reward without safety: 1 for a well-formed completion, or its helpfulness, against the
+  floor. The KL penalty stays on all tokens.
 
 Where this departs from plain GRPO: TRL's `dapo` normalisation (tokens of the whole batch) is the default loss. `probe` measures
 (the oracle of the generated world, or a second judge) and is never a reward. Not here: what the judge is (the caller's
-function), asynchronous rollouts. In a run over several processes the metrics are those of the first.
+function), asynchronous rollouts. Over several processes (`devices`) each one samples and judges its share; the first writes for all.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import shutil
-import statistics
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from preceptor.chat import Renderer, Split
-from preceptor.errors import DataError, ModelError, StageFailed, require_extra
-from preceptor.records import Abstention, AnswerView, Judgement, Prompt, Verdict
-from preceptor.sft import (
+from preceptor.chat import Renderer
+from preceptor.errors import DataError, RecipeError, require_extra
+from preceptor.records import Prompt
+from preceptor.rewards import Part, Reward, Rewards
+from preceptor.rollouts import Limits, Probe, Referee, RolloutLog, answer_start, group_advantages, step_figures
+from preceptor.template import DEFAULTS, TemplateArguments
+from preceptor.trainer import (
     LoraConfig,
     Progress,
     Recorder,
     arguments_of,
     checkpoints_dir,
     common_arguments,
+    first_process_first,
     load_policy,
     peft_config,
     quiet,
     save_policy,
     without_deprecations,
 )
-from preceptor.template import DEFAULTS, TemplateArguments
-
-Reward = Callable[[Sequence[AnswerView]], Sequence[Judgement]]
-"""Judges answers, in order. It may raise: its batch then counts as abstentions."""
-
-Probe = Callable[[Sequence[tuple[Prompt, str, str]]], Sequence[float | None]]
-"""Measures (prompt, reasoning, answer) triples against ground truth, in [0, 1]; None where there is none."""
 
 
 class RlConfig(BaseModel):
@@ -91,8 +84,13 @@ class RlConfig(BaseModel):
     abstention_window: int = Field(default=5, gt=0)
     floor_reward: float = Field(default=0.0, le=0)
     """Reward of a malformed, truncated or empty completion. Verdicts lie in [0, 1], so this is never above the worst of them."""
+    reward_targeting: bool = False
+    """Whether the safety judge's part of the advantage is kept off the tokens of the reasoning."""
     micro_batch: int | None = Field(default=None, gt=0)
     """Completions per forward and backward pass. None: four groups at most."""
+    devices: int = Field(default=1, ge=1)
+    """Processes that train one arm together, one per device. Each samples its share with its own random numbers, so another number of
+    them draws other completions."""
     rollouts_every: int = Field(default=5, gt=0)
     """Rollouts of the first and of every k-th step are kept in `rollouts.jsonl`."""
     seed: int = 0
@@ -108,37 +106,13 @@ class RlConfig(BaseModel):
         if self.micro_batch:
             return self.micro_batch
         groups = next(n for n in (4, 3, 2, 1) if self.prompts_per_step % n == 0)
-        return groups * self.samples_per_prompt
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One completion with everything that was found out about it. `reward` is None exactly when the judge abstained."""
-
-    prompt: Prompt
-    sample: int
-    split: Split
-    tokens: int
-    judgement: Judgement | None
-    reward: float | None
-    oracle: float | None
-
-    def to_row(self, step: int, advantage: float) -> dict[str, Any]:
-        """The row of `rollouts.jsonl`."""
-        judged = self.judgement
-        return {
-            "step": step, "prompt_id": self.prompt.id, "category": self.prompt.category, "sample": self.sample,
-            "reasoning": self.split.reasoning, "answer": self.split.answer, "status": self.split.status,
-            "judgement": judged.kind if judged else None, "judgement_id": judged.id if judged else None,
-            "reason": judged.reason if isinstance(judged, Abstention) else None,
-            "score": judged.score if isinstance(judged, Verdict) else None,
-            "oracle": self.oracle, "reward": self.reward, "advantage": advantage, "tokens": self.tokens,
-        }  # fmt: skip
+        share = self.prompts_per_step * self.samples_per_prompt // self.devices
+        return math.gcd(groups * self.samples_per_prompt, share) if share else 1
 
 
 @dataclass(frozen=True)
 class RlReport:
-    """What was trained. The seconds are of this process alone."""
+    """What was trained. The seconds are of the first process."""
 
     checkpoint: str
     steps: int
@@ -153,6 +127,9 @@ class RlReport:
     reward_seconds: float
     training_seconds: float
     resumed_from: int
+    processes: int
+    distributed: str
+    """How accelerate runs them: `NO` for one process."""
 
     def to_row(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -167,127 +144,10 @@ class Seconds:
     reward: float = 0.0
 
 
-@dataclass
-class Referee:
-    """From token ids to rewards, without a tensor: split, floor, ask the judge, probe, count."""
-
-    prompts: Sequence[Prompt]
-    renderer: Renderer
-    reward: Reward
-    probe: Probe | None
-    config: RlConfig
-    rollouts: list[Rollout] = field(default_factory=list)
-    """Of the step at work."""
-    recent: deque[tuple[int, int]] = field(default_factory=deque)
-    """(asked, abstained) of the last steps."""
-    asked: int = 0
-    abstentions: Counter[str] = field(default_factory=Counter)
-
-    def score(self, which: Sequence[int], completion_ids: Sequence[Sequence[int]]) -> list[float | None]:
-        """Rewards of one step's completions, where `which` are the numbers of their prompts; None: masked.
-
-        Raises `StageFailed` when abstentions exceed the limit and when the reward breaks its contract.
-        """
-        prompts = [self.prompts[index] for index in which]
-        splits = [self.renderer.split_ids(list(ids), finished=ids[-1] in self.renderer.end_ids) for ids in completion_ids]
-        good = [index for index, split in enumerate(splits) if split.status == "ok"]
-        judged = dict(zip(good, self._judge([self._view(prompts[index], splits[index]) for index in good]), strict=True))
-        probed = dict(zip(good, self._measure([(prompts[i], splits[i].reasoning, splits[i].answer) for i in good]), strict=True))
-        seen: Counter[int] = Counter()
-        self.rollouts = []
-        for index, (number, split) in enumerate(zip(which, splits, strict=True)):
-            judgement, size = judged.get(index), len(completion_ids[index])
-            value = self._value(judgement)
-            self.rollouts.append(Rollout(prompts[index], seen[number], split, size, judgement, value, probed.get(index)))
-            seen[number] += 1
-        self._count(list(judged.values()))
-        return [rollout.reward for rollout in self.rollouts]
-
-    @staticmethod
-    def _view(prompt: Prompt, split: Split) -> AnswerView:
-        return AnswerView(messages=prompt.messages, category=prompt.category, answer=split.answer, opinion=prompt.opinion)
-
-    def _judge(self, views: Sequence[AnswerView]) -> Sequence[Judgement]:
-        if not views:
-            return []
-        try:
-            judgements = self.reward(views)
-        except (ModelError, OSError) as error:  # a judge or its server that is gone is not worth the run; a mistake in the code is
-            return [_unreachable(view, error) for view in views]
-        if len(judgements) != len(views):
-            raise StageFailed(f"rl: the reward returned {len(judgements)} judgements for {len(views)} answers")
-        return judgements
-
-    def _measure(self, triples: Sequence[tuple[Prompt, str, str]]) -> Sequence[float | None]:
-        return self.probe(triples) if self.probe and triples else [None] * len(triples)
-
-    def _value(self, judgement: Judgement | None) -> float | None:
-        """The floor for a completion that was not judged, None for an abstention, else the verdict's score."""
-        if judgement is None:
-            return self.config.floor_reward
-        if judgement.view != "answer":
-            raise StageFailed(f"rl: the reward judged {judgement.view!r}; it may only judge the answer")
-        if isinstance(judgement, Abstention):
-            return None
-        if not 0 <= judgement.score <= 1:
-            raise StageFailed(f"rl: a verdict with score {judgement.score!r}, expected a value in [0, 1]")
-        return judgement.score
-
-    def _count(self, judgements: Sequence[Judgement]) -> None:
-        reasons = Counter(judgement.reason for judgement in judgements if isinstance(judgement, Abstention))
-        self.asked += len(judgements)
-        self.abstentions.update(reasons)
-        self.recent.append((len(judgements), reasons.total()))
-        window = min(self.config.abstention_window, self.config.steps)
-        if len(self.recent) > window:
-            self.recent.popleft()
-        asked, abstained = (sum(column) for column in zip(*self.recent, strict=True))
-        if len(self.recent) == window and abstained > self.config.max_abstention * asked:
-            raise StageFailed(
-                f"rl: the judge abstained on {abstained} of {asked} answers in {window} steps (limit {self.config.max_abstention:.0%}); "
-                f"reasons so far: {dict(self.abstentions)}"
-            )
-
-
-def _unreachable(view: AnswerView, error: Exception) -> Abstention:
-    detail = f"{type(error).__name__}: {error}"[:500]
-    return Abstention(completion_id=view.id, judge="", spec_hash="", view="answer", reason="transport", detail=detail)
-
-
-def step_figures(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """What a step's rollouts say, as fields of a `metrics.jsonl` row; None where nothing was measured.
-
-    `gap` is judge mean minus oracle mean over the rollouts that have both, so that it compares like with like: a judge that is
-    being over-optimised shows as a rising gap. Rates of faults are shares of all rollouts, `abstention_rate` of those judged.
-    """
-    statuses = Counter(rollout.split.status for rollout in rollouts)
-    judged = [rollout for rollout in rollouts if rollout.judgement is not None]
-    scored = [(r.judgement.score, r.oracle) for r in judged if isinstance(r.judgement, Verdict)]
-    both = [(score, oracle) for score, oracle in scored if oracle is not None]
-    rewards = [rollout.reward for rollout in rollouts if rollout.reward is not None]
-    return {
-        "reward_mean": _mean(rewards),
-        "reward_std": statistics.stdev(rewards) if len(rewards) > 1 else None,
-        "judge_mean": _mean(score for score, _ in scored),
-        "oracle_mean": _mean(rollout.oracle for rollout in rollouts if rollout.oracle is not None),
-        "gap": _mean(score - oracle for score, oracle in both),
-        "completion_tokens": _mean(rollout.tokens for rollout in rollouts),
-        "truncated_rate": statuses["truncated"] / len(rollouts),
-        "malformed_rate": statuses["malformed"] / len(rollouts),
-        "empty_rate": statuses["empty"] / len(rollouts),
-        "abstention_rate": 1 - len(scored) / len(judged) if judged else None,
-    }
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    listed = list(values)
-    return statistics.fmean(listed) if listed else None
-
-
 def train(
     policy: Path | str,
     prompts: Sequence[Prompt],
-    reward: Reward,
+    reward: Reward | Rewards,
     out_dir: Path,
     config: RlConfig,
     *,
@@ -295,7 +155,7 @@ def train(
     progress: Progress | None = None,
     arguments: TemplateArguments = DEFAULTS,
 ) -> RlReport:
-    """Train `policy` on `prompts` and save it under `out_dir`; `arguments` are what the chat template is told.
+    """Train `policy` on `prompts` and save it under `out_dir`; `arguments` are what the chat template is told. In a run over several processes every one of them calls this.
 
     Raises `DataError` when there are fewer prompts than a step takes, `StageFailed` when the judge abstains too often,
     `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
@@ -306,26 +166,32 @@ def train(
             f"rl: {len(prompts)} prompts, but a step takes {config.prompts_per_step}", hint="add prompts or lower prompts_per_step"
         )
     model, tokenizer = load_policy(policy)
+    rewards = reward if isinstance(reward, Rewards) else Rewards((Part("judge", reward),))
+    limits = Limits(config.steps, config.floor_reward, config.max_abstention, config.abstention_window)
     renderer = Renderer(tokenizer, arguments)
     ends = end_ids(model, renderer)
     model.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
-    referee = Referee(prompts, renderer, reward, probe, config)
+    referee = Referee(prompts, renderer, rewards, probe, limits)
     seconds = Seconds()
 
     def details(logs: dict[str, Any]) -> dict[str, Any]:
         rest = time.perf_counter() - recorder.step_started - seconds.generation - seconds.reward
         spent = {"generation_seconds": seconds.generation, "reward_seconds": seconds.reward, "training_seconds": rest}
-        return step_figures(referee.rollouts) | {key: logs.get(key) for key in ("kl", "entropy", "grad_norm")} | spent
+        return step_figures(referee.everyone) | {key: logs.get(key) for key in ("kl", "entropy", "grad_norm")} | spent
 
     recorder = Recorder(out_dir, config.steps, progress, details)
-    work = checkpoints_dir(out_dir, str(policy), config.model_dump(mode="json"), [prompt.id for prompt in prompts], arguments.identity)
-    first = recorder.resume(work)
-    rollouts = RolloutLog(out_dir / "rollouts.jsonl", config.rollouts_every, recorder.resumed_from)
+    with first_process_first(config.trainer) as world:
+        writes = world.is_main_process
+        identity = (str(policy), config.model_dump(mode="json"), [prompt.id for prompt in prompts], arguments.identity)
+        work = checkpoints_dir(out_dir, *identity)
+        first = recorder.resume(work, world)
+        rollouts = RolloutLog(out_dir / "rollouts.jsonl", config.rollouts_every, recorder.resumed_from, writes=writes)
     with without_deprecations(), _without_row_dumps():
         trainer = _trainer(model, tokenizer, referee, work, config, recorder, rollouts, seconds)
         trainer.train(resume_from_checkpoint=str(first) if first else None)
-    save_policy(trainer.model, tokenizer, out_dir, config.save_dtype)
-    shutil.rmtree(work, ignore_errors=True)
+    save_policy(trainer, tokenizer, out_dir, config.save_dtype)
+    if writes:
+        shutil.rmtree(work, ignore_errors=True)
     rows = recorder.rows
     return RlReport(
         checkpoint=str(out_dir), steps=config.steps, rollouts=config.steps * config.prompts_per_step * config.samples_per_prompt,
@@ -333,6 +199,7 @@ def train(
         asked=referee.asked, abstentions=dict(referee.abstentions),
         generation_seconds=sum(row["generation_seconds"] for row in rows), reward_seconds=sum(row["reward_seconds"] for row in rows),
         training_seconds=sum(row["training_seconds"] for row in rows), resumed_from=recorder.resumed_from,
+        processes=world.num_processes, distributed=world.distributed_type.value,
     )  # fmt: skip
 
 
@@ -343,27 +210,11 @@ def end_ids(model: Any, renderer: Renderer) -> list[int]:
     return sorted({*renderer.end_ids, *([named] if isinstance(named, int) else named or [])})
 
 
-class RolloutLog:
-    """`rollouts.jsonl`: all rollouts of the first and of every k-th step. Those after a resumed step are forgotten, as they are made again."""
-
-    def __init__(self, path: Path, every: int, resumed_from: int):
-        self.path, self.every = path, every
-        lines = path.read_bytes().splitlines(keepends=True) if resumed_from and path.exists() else []
-        kept = [line for line in lines if line.endswith(b"}\n") and orjson.loads(line)["step"] <= resumed_from]
-        path.write_bytes(b"".join(kept))
-
-    def write(self, step: int, rollouts: Sequence[Rollout], advantages: Sequence[float]) -> None:
-        """Append the rollouts of `step` if it is one that is kept."""
-        if (step - 1) % self.every == 0:
-            with self.path.open("ab") as file:
-                for rollout, advantage in zip(rollouts, advantages, strict=True):
-                    file.write(orjson.dumps(rollout.to_row(step, advantage)) + b"\n")
-
-
 def _trainer(
     model: Any, tokenizer: Any, referee: Referee, work: Path, config: RlConfig, recorder: Recorder, rollouts: RolloutLog, seconds: Seconds
 ) -> Any:
     """A GRPOTrainer whose prompts are numbers of our prompts, tokenised by us, and whose only reward is the referee."""
+    from accelerate.utils import gather_object
     from datasets import Dataset
     from trl.trainer.grpo_config import GRPOConfig
     from trl.trainer.grpo_trainer import GRPOTrainer
@@ -384,12 +235,26 @@ def _trainer(
 
         def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
             batch: Any = dict(super()._generate_and_score_completions(inputs))
+            advantages: Any = self.accelerator.gather(batch["advantages"])
+            reasoning = self._reasoning_advantages() if config.reward_targeting else None
+            rollouts.write(self.state.global_step + 1, referee.everyone, advantages.tolist(), reasoning)
+            if reasoning:
+                mine = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+                target_answers(batch, reasoning[mine], self._answer_starts(batch))
             mask_abstained(batch, [rollout.reward is None for rollout in referee.rollouts])
             tokens: Any = self.accelerator.gather(batch["tool_mask"].sum())
             batch["num_items_in_batch"] = tokens.sum()
-            if self.accelerator.is_main_process:
-                rollouts.write(self.state.global_step + 1, referee.rollouts, batch["advantages"].tolist())
             return batch
+
+        def _reasoning_advantages(self) -> list[float]:
+            return group_advantages([one.reasoning_reward for one in referee.everyone], config.samples_per_prompt, config.scale_rewards)
+
+        def _answer_starts(self, batch: Any) -> list[int]:
+            """Where the answer begins in each completion; nowhere in one that is at fault by itself."""
+            lengths = batch["completion_mask"].sum(1).tolist()
+            ids = [row[:length] for row, length in zip(batch["completion_ids"].tolist(), lengths, strict=True)]
+            faulty = [rollout.split.status != "ok" for rollout in referee.rollouts]
+            return [len(row) if fault else answer_start(referee.renderer, row) for row, fault in zip(ids, faulty, strict=True)]
 
         def _send_telemetry(self) -> None:
             """Nothing leaves the machine."""
@@ -403,17 +268,32 @@ def _trainer(
         seconds.reward = time.perf_counter() - started
         return rewards
 
+    arguments = arguments_of(GRPOConfig, _arguments(work, config), config.trainer)
+    _check_arguments(arguments, config)
     trainer = Trainer(
         model=model,
         reward_funcs=judge_reward,
-        args=arguments_of(GRPOConfig, _arguments(work, config), config.trainer),
+        args=arguments,
         train_dataset=Dataset.from_dict({"prompt": [str(number) for number in order_prompts(len(prompt_ids), config)]}),
         processing_class=tokenizer,
         peft_config=peft_config(config.lora),
         callbacks=[recorder.callback()],
     )
+    if trainer.accelerator.num_processes > 1:
+        referee.gather = gather_object
     quiet(trainer)
     return trainer
+
+
+def _check_arguments(arguments: Any, config: RlConfig) -> None:
+    """Refuse what TRL would accept and do wrongly. A state saved between two uses of the same completions does not hold them: the resumed run
+    would draw others and lose its place among the prompts. A ratio of whole sequences carries an answer's advantage into its reasoning."""
+    window = arguments.steps_per_generation * arguments.num_iterations
+    if config.save_every and config.save_every * arguments.gradient_accumulation_steps % window:
+        steps = window // math.gcd(window, arguments.gradient_accumulation_steps)
+        raise RecipeError(f"rl.save_every = {config.save_every} is no multiple of the {steps} steps that completions are used for")
+    if config.reward_targeting and arguments.importance_sampling_level != "token":
+        raise RecipeError(f"reward_targeting needs importance_sampling_level = 'token', found {arguments.importance_sampling_level!r}")
 
 
 def order_prompts(prompts: int, config: RlConfig) -> list[int]:
@@ -443,6 +323,18 @@ def _arguments(work: Path, config: RlConfig) -> dict[str, Any]:
         "epsilon": config.epsilon,
         "epsilon_high": config.epsilon_high,
     }
+
+
+def target_answers(batch: dict[str, Any], reasoning: Sequence[float], answer_starts: Sequence[int]) -> None:
+    """Give each token its own advantage: before `answer_starts` that of the reasoning, from there on that of the sample.
+    Shapes: `advantages` (B,) becomes (B, T); T as in `completion_mask`."""
+    import torch
+
+    advantages = batch["advantages"]
+    places = torch.arange(batch["completion_mask"].shape[1], device=advantages.device)
+    before = places < torch.tensor(answer_starts, device=advantages.device)[:, None]
+    credit = torch.tensor(reasoning, dtype=advantages.dtype, device=advantages.device)[:, None]
+    batch["advantages"] = torch.where(before, credit, advantages[:, None])
 
 
 def mask_abstained(batch: dict[str, Any], abstained: Sequence[bool]) -> None:

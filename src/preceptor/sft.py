@@ -17,41 +17,35 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from preceptor.chat import Rendered, Renderer
-from preceptor.errors import DataError, RecipeError, StageFailed, require_extra
-from preceptor.records import Example, content_id
+from preceptor.errors import DataError, StageFailed, require_extra
+from preceptor.records import Example
 from preceptor.template import DEFAULTS, TemplateArguments
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from preceptor.trainer import (
+    LoraConfig,
+    Progress,
+    Recorder,
+    arguments_of,
+    checkpoints_dir,
+    common_arguments,
+    first_process_first,
+    load_policy,
+    peft_config,
+    quiet,
+    save_policy,
+    without_deprecations,
+)
 
 SpecText = Callable[[str], bool] | Sequence[str]
 """How to recognise text of the specification: a predicate, or passages that must not occur (case and spacing aside)."""
-
-Progress = Callable[[int, int, dict[str, Any]], None]
-"""Called after every logged step with the step, the number of steps, and the row of `metrics.jsonl`."""
-
-
-class LoraConfig(BaseModel):
-    """Low-rank adapters; they are merged into the weights when training ends, so a checkpoint is always a whole model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rank: int = Field(default=16, gt=0)
-    alpha: int = Field(default=32, gt=0)
-    target_modules: str | tuple[str, ...] = "all-linear"
 
 
 class SftConfig(BaseModel):
@@ -78,6 +72,8 @@ class SftConfig(BaseModel):
     """Share of capability rows in every step; all there are take turns. Without them the model forgets what the safety rows do not exercise."""
     reasoning: bool = True
     """False: the ablation of the paper's section 4.3. Safety rows are learned with an empty reasoning block; capability rows keep theirs."""
+    devices: int = Field(default=1, ge=1)
+    """Processes that train one arm together, one per device; they see the same batches as one."""
     seed: int = 0
     save_every: int = Field(default=0, ge=0)
     """Steps between resumable checkpoints; 0: none."""
@@ -120,6 +116,9 @@ class SftReport:
     seconds: float
     resumed_from: int
     """The step at which an interrupted run was taken up; 0 for a run in one piece."""
+    processes: int
+    distributed: str
+    """How accelerate runs them: `NO` for one process."""
 
     def to_row(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -203,7 +202,7 @@ def train(
     """Fine-tune `base` on the mixture and save it under `out_dir`. `capability` examples may carry any conversation; `arguments` are
     what the chat template is told, as when sampling.
 
-    Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
+    In a run over several processes every one of them calls this. Raises `StageFailed` for a row whose rendering, mask or spec text is wrong, `DataError` when no rows are left or capability rows
     are asked for and there are none, `RecipeError` for an unknown key in `trainer`. An interrupted run with `save_every` is resumed.
     """
     require_extra("train", "trl")
@@ -224,17 +223,20 @@ def train(
     per_step = config.batch_size * (1 - config.capability_ratio)
     steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
-    work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids, arguments.identity)
-    first = recorder.resume(work)
+    with first_process_first(config.trainer) as world:
+        work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids, arguments.identity)
+        first = recorder.resume(work, world)
     with without_deprecations():
         trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)
         trainer.train(resume_from_checkpoint=str(first) if first else None)
-    save_policy(trainer.model, tokenizer, out_dir, config.save_dtype)
-    shutil.rmtree(work, ignore_errors=True)
+    save_policy(trainer, tokenizer, out_dir, config.save_dtype)
+    if world.is_main_process:
+        shutil.rmtree(work, ignore_errors=True)
     return SftReport(
         checkpoint=str(out_dir), steps=steps, safety_rows=len(safety.rendered), capability_rows=len(extra.rendered),
         too_long=(*safety.too_long, *extra.too_long), first_loss=recorder.rows[0]["loss"], last_loss=recorder.rows[-1]["loss"],
         tokens=recorder.rows[-1]["tokens"], seconds=recorder.rows[-1]["seconds"], resumed_from=recorder.resumed_from,
+        processes=world.num_processes, distributed=world.distributed_type.value,
     )  # fmt: skip
 
 
@@ -259,11 +261,7 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
                 return learned_loss(model, inputs, num_items_in_batch)
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    import torch
-
-    head = model.get_output_embeddings()
-    plain = isinstance(head, torch.nn.Linear) and head.bias is None
-    lean = plain and not torch.cuda.is_available() and config.lora is None
+    lean = has_lean_loss(model, config)
     rows = [*safety.rendered, *extra.rendered]
     lengths, others = ([len(row.input_ids) for row in part.rendered] for part in (safety, extra))
     order = order_rows(lengths, others, config.capability_ratio, config.batch_size, steps, config.seed)
@@ -291,6 +289,17 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
     return trainer
 
 
+def has_lean_loss(model: Any, config: SftConfig) -> bool:
+    """Whether `learned_loss` takes the place of TRL's: one process on a CPU, all weights trained, a plain linear head. (Several processes
+    must go through the wrapper that averages their gradients.)"""
+    import torch
+    from accelerate import PartialState
+
+    head = model.get_output_embeddings()
+    plain = isinstance(head, torch.nn.Linear) and head.bias is None
+    return plain and config.lora is None and not torch.cuda.is_available() and PartialState(cpu=True).num_processes == 1
+
+
 def learned_loss(model: Any, inputs: dict[str, Any], tokens: Any) -> Any:
     """Cross-entropy summed over the learned tokens of a batch (B, T) and divided by `tokens`, the number of them in the whole optimiser
     step. On a CPU, where TRL scores prompt and padding too, a step of a small model takes about half the time."""
@@ -300,180 +309,3 @@ def learned_loss(model: Any, inputs: dict[str, Any], tokens: Any) -> Any:
     targets = inputs["labels"][:, 1:]
     kept = targets != -100
     return head_loss(hidden[:, :-1][kept], model.get_output_embeddings(), targets[kept]) / tokens
-
-
-# What SFT and RL must agree on: how a policy is loaded, saved, resumed and recorded. `rl` imports it from here.
-
-
-def load_policy(path: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A checkpoint in float32, from safetensors only and without code of its own, and its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the caller shows progress
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
-    without_router_logits(model)
-    return model, tokenizer
-
-
-def without_router_logits(model: Any) -> None:
-    """A mixture of experts returns its router's logits only when asked. TRL's SFT switches them on in the configuration, it would be
-    saved with the checkpoint, and `generate` then fails (a load-balancing loss over one token against the mask of all)."""
-    config = model.config.get_text_config()
-    if hasattr(config, "output_router_logits"):
-        config.output_router_logits = False
-
-
-def save_policy(model: Any, tokenizer: PreTrainedTokenizerBase, out_dir: Path, dtype: str) -> None:
-    """Write safetensors and tokenizer; adapters are merged first."""
-    import torch
-    from peft import PeftModel
-
-    whole = model.merge_and_unload() if isinstance(model, PeftModel) else model
-    without_router_logits(whole)
-    whole.to({"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]).save_pretrained(out_dir)
-    tokenizer.save_pretrained(out_dir)
-
-
-def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: int | None, save_every: int, seed: int) -> dict[str, Any]:
-    """Arguments of any trainer here: the device, no reports, no hub, resumable states. On a CPU no gradient checkpointing (it
-    costs a second forward pass and memory is not short) and float32 (bfloat16 saves little on a small model, and the sampler's
-    probabilities would differ from the trainer's). On a GPU TRL's own defaults stand."""
-    import torch
-    from accelerate import PartialState
-    from transformers import TrainingArguments
-
-    cpu = not torch.cuda.is_available()
-    # transformers 5.23 renamed the argument and warns about the old name
-    old, new = "gradient_checkpointing", "activation_checkpointing"
-    checkpointing = new if new in TrainingArguments.__dataclass_fields__ else old
-    share, odd = divmod(batch, PartialState(cpu=cpu).num_processes)
-    micro = micro or max(size for size in range(1, min(share, 8) + 1) if share % size == 0)
-    if odd or share % micro:
-        raise RecipeError(
-            f"a batch of {batch} rows does not divide into equal shares of {micro} rows per forward pass",
-            hint="change batch_size or micro_batch",
-        )
-    device = {"use_cpu": True, "bf16": False, checkpointing: False} if cpu else {}
-    return {
-        **device,
-        "output_dir": str(work),
-        "max_steps": steps,
-        "warmup_steps": round(warmup * steps),
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": share // micro,
-        "seed": seed,
-        "data_seed": seed,
-        "report_to": "none",
-        "push_to_hub": False,
-        "disable_tqdm": True,
-        "save_strategy": "steps" if save_every else "no",
-        "save_steps": save_every or steps,
-        "save_total_limit": 1,
-        "dataloader_pin_memory": not cpu,
-    }
-
-
-def arguments_of(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
-    """`kind(**ours, **theirs)` where `theirs` wins. Raises `RecipeError` for an argument that `kind` does not know."""
-    unknown = sorted(set(theirs) - set(kind.__dataclass_fields__))  # pyright: ignore[reportAttributeAccessIssue]
-    if unknown:
-        raise RecipeError(f"trainer.{unknown[0]} is not an argument of trl.{kind.__name__}", hint="see TRL's documentation for the names")
-    return kind(**{**ours, **theirs})
-
-
-def peft_config(lora: LoraConfig | None) -> Any:
-    """The adapters' configuration for TRL; None without adapters."""
-    if lora is None:
-        return None
-    require_extra("train", "peft")
-    import peft
-
-    modules = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    return peft.LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=modules, task_type="CAUSAL_LM")
-
-
-@contextmanager
-def without_deprecations() -> Iterator[None]:
-    """TRL 1.16 and PEFT still use a name that transformers 5.23 has deprecated; nobody here can mend that."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*gradient_checkpointing. is deprecated", category=FutureWarning)
-        yield
-
-
-def quiet(trainer: Any) -> None:
-    """No printed dictionaries: the recorder and the caller's progress show what there is to see."""
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-
-
-def checkpoints_dir(out_dir: Path, *identity: Any) -> Path:
-    """Where resumable states of exactly this work lie. Other inputs give another folder, so a run never takes up foreign states;
-    such left-overs are removed."""
-    mine = out_dir / f"checkpoints-{content_id(identity)}"
-    for other in out_dir.glob("checkpoints-*"):
-        if other != mine:
-            shutil.rmtree(other)
-    return mine
-
-
-class Recorder:
-    """Writes `metrics.jsonl`, one row per logged step, and tells `progress`. `details` adds what the trainer does not know.
-
-    Rows hold `step`, `loss`, `learning_rate`, `tokens` (real tokens so far) and `seconds` (training time so far, over interruptions).
-    """
-
-    def __init__(
-        self, out_dir: Path, steps: int, progress: Progress | None, details: Callable[[dict[str, Any]], dict[str, Any]] | None = None
-    ):
-        out_dir.mkdir(parents=True, exist_ok=True)
-        self.path, self.steps, self.progress, self.details = out_dir / "metrics.jsonl", steps, progress, details
-        self.rows: list[dict[str, Any]] = []
-        self.resumed_from = 0
-        self.step_started = self._started = time.perf_counter()
-        self._before = 0.0
-
-    def resume(self, work: Path) -> Path | None:
-        """The newest complete state under `work`, if any; rows after it are forgotten, as their steps are done again."""
-        # The trainer's own state is written last: a folder that has it is whole.
-        states = sorted((int(state.parent.name.rsplit("-", 1)[1]), state.parent) for state in work.glob("checkpoint-*/trainer_state.json"))
-        self.resumed_from, last = states[-1] if states else (0, None)
-        lines = self.path.read_bytes().splitlines() if last and self.path.exists() else []
-        # The last line may be torn; it is then newer than the state, or the state would not be complete.
-        self.rows = [row for line in lines if line.endswith(b"}") and (row := orjson.loads(line))["step"] <= self.resumed_from]
-        self._before = self.rows[-1]["seconds"] if self.rows else 0.0
-        self.path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in self.rows))
-        return last
-
-    def write(self, step: int, tokens: int, logs: dict[str, Any]) -> None:
-        """Append the row of `step`."""
-        seconds = round(self._before + time.perf_counter() - self._started, 3)
-        row = {"step": step, "loss": logs["loss"], "learning_rate": logs["learning_rate"], "tokens": tokens, "seconds": seconds}
-        row |= self.details(logs) if self.details else {}
-        self.rows.append(row)
-        with self.path.open("ab") as file:
-            file.write(orjson.dumps(row) + b"\n")
-        if self.progress:
-            self.progress(step, self.steps, row)
-
-    def callback(self) -> TrainerCallback:
-        """The hook by which a trainer calls `write`."""
-        from transformers import TrainerCallback
-
-        recorder = self
-
-        class Hook(TrainerCallback):
-            def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                recorder._started = time.perf_counter()
-
-            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                recorder.step_started = time.perf_counter()
-
-            def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-                if logs and "loss" in logs and state.is_world_process_zero:
-                    recorder.write(state.global_step, int(state.num_input_tokens_seen), logs)
-
-        return Hook()

@@ -1,4 +1,4 @@
-"""Arms trained side by side, each in a process of its own: what such a process is given, and what becomes of its result.
+"""Arms trained side by side, each in a process of its own or in several: what such a process is given, and what becomes of its result.
 
 In: an opened step per arm and the job that fills it. Out: a finished step per arm, kept whatever becomes of the others.
 
@@ -19,12 +19,14 @@ from pathlib import Path
 from preceptor import judge, rl, runs, sft, spec
 from preceptor.binding import Bound, Till, processes
 from preceptor.judge import Judge, JudgeConfig
+from preceptor.launch import Launched
 from preceptor.models.workers import end_with
-from preceptor.recipe import ModelRef
+from preceptor.recipe import ModelRef, RunSection
 from preceptor.records import Example, Prompt
+from preceptor.rewards import Combination, Part, Rewards
 from preceptor.runs import Ledger, Step, read_records
-from preceptor.template import TemplateArguments
-from preceptor.wording import Wording
+from preceptor.template import DEFAULTS, TemplateArguments
+from preceptor.wording import HelpfulnessWording, Wording
 from preceptor.world import subject as world
 
 
@@ -37,7 +39,7 @@ class SftJob:
     capability: Sequence[Example]
     config: sft.SftConfig
     policy_texts: tuple[str, ...]
-    arguments: TemplateArguments
+    arguments: TemplateArguments = DEFAULTS
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
@@ -62,14 +64,23 @@ class RlJob:
     wording: str
     spec: Path
     subject: world.Subject | None
-    arguments: TemplateArguments
+    arguments: TemplateArguments = DEFAULTS
+    helpfulness: float = 0.0
+    """Weight of a second reading, for helpfulness; 0: none."""
+    combine: Combination = "additive"
+    gate: float = 1.0
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
-        grader = Judge(self.till.model_here(self.judge, "optional"), Wording(self.wording), spec.load(self.spec), self.reward)
+        model = self.till.model_here(self.judge, "optional")
+        parts = [Part("judge", judge.reward(Judge(model, Wording(self.wording), loaded := spec.load(self.spec), self.reward)))]
+        if self.helpfulness:
+            helpful = Judge(model, HelpfulnessWording(self.wording), loaded, self.reward)
+            parts.append(Part("helpfulness", judge.reward(helpful), self.helpfulness))
         probe = self.subject.probe if self.subject else None
-        report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe, arguments=self.arguments)
+        rewards = Rewards(tuple(parts), self.combine, self.gate)
+        report = rl.train(self.policy, rows, rewards, out, self.config, probe=probe, arguments=self.arguments)
         return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()
 
 
@@ -88,11 +99,13 @@ def train(bound: Bound, trainings: Sequence[Training]) -> None:
     if not trainings:
         return
     bound.workers.close()  # their memory and their cores are needed now
+    jobs = {training.arm: _launched(bound.recipe.run, training) for training in trainings}
+    at_once = 1 if any(isinstance(job, Launched) for job in jobs.values()) else processes(bound.recipe)
     pool = ProcessPoolExecutor(
-        processes(bound.recipe), mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),), max_tasks_per_child=1
+        at_once, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),), max_tasks_per_child=1
     )
     with pool:
-        running = {pool.submit(training.job, training.step.scratch / "model"): training for training in trainings}
+        running = {pool.submit(jobs[training.arm], training.step.scratch / "model"): training for training in trainings}
         reports = {training.arm: bound.show(f"{runs.stage_of(training.step.name)} {training.arm}") for training in trainings}
         while running:
             done, _ = wait(running, timeout=0.5, return_when="FIRST_COMPLETED")
@@ -100,6 +113,14 @@ def train(bound: Bound, trainings: Sequence[Training]) -> None:
                 reports[training.arm](_lines(training.step.scratch / "model" / "metrics.jsonl"), training.steps)
             for future in done:
                 _keep(running.pop(future), future)
+
+
+def _launched(how: RunSection, training: Training) -> SftJob | RlJob | Launched:
+    """The job as it is, or handed to several processes; arms then take turns, as their processes want all devices."""
+    job, kind = training.job, "sft" if isinstance(training.job, SftJob) else "rl"
+    if job.config.devices == 1 and how.engine == "local" and how.accelerate_config is None:
+        return job
+    return Launched(kind, job, job.config.devices, how.engine, how.accelerate_config, how.address)
 
 
 def _keep(training: Training, future: Future[tuple[Ledger, dict[str, object]]]) -> None:

@@ -176,6 +176,19 @@ class Wording:
         return {**safe, "fence": fence_for(list(safe.values()))}
 
 
+class HelpfulnessWording(Wording):
+    """The same set, with the reading of an answer for its helpfulness in the place of its judgement. Only `full` has this text."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.identity = content_id({"wording": self.identity, "reads": "helpfulness"})
+
+    def judge(self, policy: str, view: AnswerView | FullView) -> tuple[Message, ...]:
+        """What is read for helpfulness within the policy: conversation and answer, never the reasoning."""
+        values = self._fenced(conversation=conversation_text(view.messages), answer=view.answer)
+        return self.render("judge_helpfulness", policy=policy, **values)
+
+
 def _own_instructions(messages: tuple[Message, ...]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
     """Split off leading system and developer messages."""
     count = next((index for index, message in enumerate(messages) if message.role not in ("system", "developer")), len(messages))
