@@ -85,13 +85,13 @@ def draw_seed(seed: int, prompt_id: str, sample: int) -> int:
 
 def plan(prompts: Sequence[Prompt], config: GenerateConfig) -> list[Draw]:
     """All draws, in the order of their rows: prompts as given, grouped by category, samples together."""
-    grouped = sorted(prompts, key=lambda prompt: prompt.category)
+    grouped = sorted(prompts, key=lambda prompt: prompt.categories)
     return [Draw(prompt, sample, draw_seed(config.seed, prompt.id, sample)) for prompt in grouped for sample in range(config.samples)]
 
 
 def messages_for(prompt: Prompt, spec: Spec, wording: Wording, config: GenerateConfig) -> tuple[Message, ...]:
     """What the model is shown for one prompt: spec(category) and the conversation."""
-    policy = spec.for_category(prompt.category, config.detail)
+    policy = spec.for_categories(prompt.categories, config.detail)
     return wording.generate(policy, prompt) if config.shape == "chat" else wording.generate_wrapped(policy, prompt)
 
 

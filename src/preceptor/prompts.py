@@ -157,7 +157,7 @@ def collect(prompts: Iterable[Prompt], evaluation: Sequence[Prompt], config: Pro
 
 
 def _with_split(prompt: Prompt, split: str) -> Prompt:
-    return Prompt(messages=prompt.messages, category=prompt.category, split=split, meta=prompt.meta)  # a new id, unlike `model_copy`
+    return Prompt.model_validate({**prompt.model_dump(), "split": split})  # a new id, unlike `model_copy`
 
 
 def _passages(prompts: Sequence[Prompt], length: int | None) -> set[tuple[str, ...]]:

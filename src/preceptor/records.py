@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from preceptor.errors import DataError
 
@@ -110,11 +110,38 @@ class Clause(Record):
     authority: str | None = None
 
 
-class Prompt(Record):
-    """A conversation that ends on a user turn, with its category label and its split. Carries no spec text."""
+class Routed(Record):
+    """Something that belongs to categories of a specification. `also` is not written where it is empty, so that most rows, and their ids,
+    have one category and nothing else."""
 
     messages: tuple[Message, ...]
     category: str
+    """The main one."""
+    also: tuple[str, ...] = ()
+    """Further categories that bear on it; the routed view has the rules of all."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All of them, the main one first."""
+        return (self.category, *self.also)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"a category stands twice: {', '.join(self.categories)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = handler(self)
+        if not self.also:
+            fields.pop("also", None)
+        return fields
+
+
+class Prompt(Routed):
+    """A conversation that ends on a user turn, with its category labels and its split. Carries no spec text."""
+
     split: str
     """`train`, `rl`, or the name of an evaluation suite."""
     meta: Meta = Field(default_factory=dict)
@@ -151,20 +178,16 @@ class Completion(Record):
     completion_tokens: int = 0
 
 
-class AnswerView(Record):
+class AnswerView(Routed):
     """What a judge is shown in RL: the conversation, the answer, the routed specification. There is no field for
     the reasoning, so it cannot be passed by mistake (paper, section 2.4)."""
 
-    messages: tuple[Message, ...]
-    category: str
     answer: str
 
 
-class FullView(Record):
+class FullView(Routed):
     """What a judge is shown when filtering SFT data: the reasoning as well (paper, section 2.3.2)."""
 
-    messages: tuple[Message, ...]
-    category: str
     answer: str
     reasoning: str
 

@@ -204,7 +204,7 @@ class Referee:
 
     @staticmethod
     def _view(prompt: Prompt, split: Split) -> AnswerView:
-        return AnswerView(messages=prompt.messages, category=prompt.category, answer=split.answer)
+        return AnswerView(messages=prompt.messages, category=prompt.category, also=prompt.also, answer=split.answer)
 
     def _judge(self, views: Sequence[AnswerView]) -> Sequence[Judgement]:
         if not views:

@@ -87,8 +87,11 @@ def fit(spec: Spec, categories: Sequence[str], detail: Detail, limit: Limit | No
         if category not in spec.categories:
             raise SpecError(f"there is no category {category!r}", where=spec.source, hint=f"expected one of: {', '.join(spec.categories)}")
     whole = render(spec, categories, detail)
-    if limit is None or (tokens := limit.count(whole)) <= limit.max_tokens:
-        return View(whole, None if limit is None else tokens)
+    if limit is None:
+        return View(whole)
+    tokens = limit.count(whole)
+    if tokens <= limit.max_tokens:
+        return View(whole, tokens)
     pieces = list(_pieces(spec, categories, detail))
     smallest = limit.count(render(spec, categories, detail, frozenset(pieces)))
     if smallest > limit.max_tokens:
@@ -150,7 +153,7 @@ def render(spec: Spec, categories: Sequence[str], detail: Detail, without: Abstr
     """
     routed = [spec.categories[name] for name in categories if Piece("rules", name) not in without]
     others = [category for category in spec.categories.values() if category not in routed]
-    styles = {**spec.styles, **routed[0].styles}
+    styles: dict[Disposition, Style] = {**spec.styles, **routed[0].styles}
     lines = head(spec, others, styles, without)
     for category in routed:
         lines += [f"Policy for {category.id}:"]
