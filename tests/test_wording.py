@@ -28,6 +28,7 @@ CASES = {
         "judge_turns": Wording(name).judge(POLICY, AnswerView(messages=TURNS, category="tools", answer="Sorry.")),
     }.items()
 }
+CASES["full.route"] = Wording("full").route(POLICY, TURNS)
 CASES["full.generate_wrapped"] = Wording("full").generate_wrapped(POLICY, prompt())
 
 

@@ -17,15 +17,16 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from preceptor import spec
+from preceptor import spec, views
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
 from preceptor.models.workers import Workers
 from preceptor.recipe import ModelRef, Recipe
 from preceptor.records import Prompt
+from preceptor.routing import Route, Router
 from preceptor.runs import Run
-from preceptor.spec import Spec
+from preceptor.spec import Limit, Spec
 from preceptor.wording import Wording
 from preceptor.world import subject as world
 
@@ -69,6 +70,20 @@ def processes(recipe: Recipe) -> int:
     return 1 if torch.cuda.is_available() else min(2, os.cpu_count() or 1)
 
 
+def limit_of(recipe: Recipe) -> Limit | None:
+    """What every routed view has to fit: counted by the policy's tokenizer where it is on this machine, else estimated on the high side."""
+    if recipe.spec.max_tokens is None:
+        return None
+    ref = recipe.models.policy
+    file = (world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)) / "tokenizer.json"
+    if ref.kind == "endpoint" or not file.is_file():
+        return Limit(recipe.spec.max_tokens, views.estimate, "estimate")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return Limit(recipe.spec.max_tokens, lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), f"tokenizer of {ref.id}")
+
+
 @dataclass
 class Bound:
     """A recipe with its parts, made when they are first needed."""
@@ -81,8 +96,15 @@ class Bound:
 
     @cached_property
     def spec(self) -> Spec:
-        """The specification, from the run directory once it is there."""
-        return spec.load(self.run.path("01_spec"))
+        """The specification, from the run directory once it is there; its views fit the recipe's limit."""
+        return spec.load(self.run.path("01_spec")).limited(limit_of(self.recipe))
+
+    @cached_property
+    def route(self) -> Route:
+        """Labels prompts that come without a category."""
+        ref = self.recipe.models.router or self.recipe.models.judge
+        make = lambda: Router(self.model("router", self.path_of(ref)), self.wording, self.spec, self.recipe.routing)  # noqa: E731
+        return Route(make, self.recipe.routing, self.show("routing"))
 
     @cached_property
     def subject(self) -> world.Subject | None:
@@ -116,7 +138,8 @@ class Bound:
 
         if not (path / "config.json").is_file():
             raise DataError(f"no checkpoint of {name!r} here", where=path, hint="train it first, or correct the recipe")
-        ref = self.recipe.models.judge if path == self.judge_path else self.recipe.models.policy
+        roles = self.recipe.models
+        ref = next((ref for ref in (roles.judge, roles.router) if ref and path == self.path_of(ref)), roles.policy)
         if path not in self._identities:
             self._identities[path] = files_identity(path, extra=str(ref.number_type))
         return self.workers.model(path, name=name, identity=self._identities[path], dtype=ref.number_type)

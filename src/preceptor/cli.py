@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from preceptor.lineage import Found
     from preceptor.models import Model
     from preceptor.records import Message
+    from preceptor.spec import Spec
 
 ABOUT = {
     "prompts": "collect, label, de-duplicate and split the prompts",
@@ -71,9 +72,9 @@ def run_stages(arguments: argparse.Namespace) -> None:
 
 def check_spec(arguments: argparse.Namespace) -> None:
     """`preceptor spec check PATH`: the counts, the findings; exit 2 when one of them is an error."""
-    from preceptor import spec, speclint
+    from preceptor import speclint
 
-    loaded = spec.load(_spec_path(arguments.path))
+    loaded = _load_spec(arguments.path)
     for what, count in speclint.describe(loaded):
         print(f"{count:>8,}  {what}")
     findings = speclint.check(loaded)
@@ -84,16 +85,18 @@ def check_spec(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{errors} of the findings {'is an error' if errors == 1 else 'are errors'}", where=arguments.path)
 
 
-def _spec_path(path: Path) -> Path:
-    """The specification itself, also where a recipe is named."""
-    if path.suffix != ".toml":
-        return path
-    from preceptor import recipe
+def _load_spec(path: Path) -> Spec:
+    """The specification at a path; where a recipe is named, the recipe's, with its limit."""
+    from preceptor import spec
 
-    source = recipe.load(path).spec.source
-    if source is None:
+    if path.suffix != ".toml":
+        return spec.load(path)
+    from preceptor import binding, recipe
+
+    plan = recipe.load(path)
+    if plan.spec.source is None:
         raise UsageError("the generated world writes this recipe's specification", where=path, hint="check 01_spec in a run directory")
-    return Path(source)
+    return spec.load(plan.spec.source).limited(binding.limit_of(plan))
 
 
 def show(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from preceptor.errors import DataError
 from preceptor.journal import read_rows
-from preceptor.runs import ARTEFACTS, STAGES
+from preceptor.runs import ARTEFACTS, LABELS, STAGES
 from preceptor.spec import load
 
 (CLAUSES,) = ARTEFACTS["spec"]
@@ -36,7 +36,7 @@ class Found:
 def artefacts() -> list[str]:
     """Names of the artefacts made of rows, in the order of the path; the specification counts as its clauses."""
     files = [name for stage in STAGES for name in ARTEFACTS[stage] if name.endswith(".jsonl")]
-    return [CLAUSES, *files]
+    return [CLAUSES, files[0], LABELS, *files[1:]]
 
 
 def trace(run_dir: Path, prefix: str) -> list[Found]:

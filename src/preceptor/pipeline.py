@@ -14,8 +14,8 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from preceptor import aggregate, card, evals, filter, generate, judge, prompts, runs, spec, speclint
-from preceptor.binding import Bound, processes, progress_bars
+from preceptor import aggregate, card, evals, filter, generate, judge, labels, prompts, routing, runs, spec, speclint
+from preceptor.binding import Bound, limit_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Case, Confusion, Judge
@@ -23,7 +23,8 @@ from preceptor.models import Model
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
-from preceptor.runs import Ledger, Run, read_records
+from preceptor.runs import Ledger, Run, read_manifest, read_records
+from preceptor.spec import Detail, Spec
 from preceptor.training import RlJob, SftJob, Training, train
 from preceptor.world import bars
 from preceptor.world import subject as world
@@ -55,7 +56,9 @@ def _spec(bound: Bound) -> None:
     """Copy the specification into the run directory; an error of the lint stops here."""
     text, source = (bound.subject.markdown(), None) if bound.subject else (None, Path(str(bound.recipe.spec.source)))
     loaded = spec.parse(text, source="world") if text is not None else spec.load(source)  # type: ignore[arg-type]
-    step = bound.run.step("spec", config={}, inputs=[], identity={"spec": loaded.hash}, outputs=["01_spec"])
+    loaded = loaded.limited(limit_of(bound.recipe))
+    identity = {"spec": loaded.hash} | ({"limit": loaded.limit.max_tokens, "counter": loaded.limit.counter} if loaded.limit else {})
+    step = bound.run.step("spec", config={}, inputs=[], identity=identity, outputs=["01_spec"])
     if step.done:
         return
     errors = [finding for finding in speclint.check(loaded) if finding.severity == "error"]
@@ -69,12 +72,41 @@ def _spec(bound: Bound) -> None:
     elif source is not None:
         shutil.copy(source, folder / source.name)
     clauses = len(loaded.clauses)
-    step.finish(ledger=Ledger(rows_in=clauses, rows_out=clauses), notes=dict(speclint.describe(loaded)))
+    step.finish(
+        ledger=Ledger(rows_in=clauses, rows_out=clauses),
+        notes={**dict(speclint.describe(loaded)), **_shortened(loaded, bound.recipe.spec.detail)},
+    )
+
+
+def _shortened(loaded: Spec, detail: Detail) -> dict[str, object]:
+    """For the manifest: how long each category's view is under the limit, and what it leaves out."""
+    if loaded.limit is None:
+        return {}
+    found = {category: loaded.view((category,), detail) for category in loaded.categories}
+    return {
+        "counted_by": loaded.limit.counter,
+        "tokens": {category: view.tokens for category, view in found.items()},
+        "left_out": {category: view.left_out for category, view in found.items() if view.left_out},
+    }
 
 
 def _prompts(bound: Bound) -> None:
     drawn = bound.subject.training_prompts() if bound.subject else None
-    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation)
+    route = bound.route
+    prompts.run(bound.run, bound.recipe.prompts, bound.spec, prompts=drawn, evaluation=bound.evaluation, route=route)
+    if route.used:
+        _print_routing(bound)
+
+
+def _print_routing(bound: Bound) -> None:
+    """What the router made of the prompts, on the terminal."""
+    notes = read_manifest(bound.run.root)["steps"][routing.STEP]["notes"]
+    table = Table("figure", "found", "interval", "n", title="routing", title_justify="left")
+    for name, figure in labels.figures(notes):
+        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}", str(figure["n"]))
+    Console().print(table)
+    for reason, count in notes["unlabelled"].items():
+        Console().print(f"{count} not labelled: {reason}")
 
 
 def _generate(bound: Bound) -> None:
@@ -179,6 +211,7 @@ def _rl(bound: Bound) -> None:
             bound.subject,
             recipe.models.judge.batch_size,
             recipe.models.judge.number_type,
+            recipe,
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])

@@ -5,7 +5,8 @@ In: prompts handed in (the generated world makes them), or a JSONL file with row
     {"prompt": "How do I ...?", "category": "tools"}
     {"messages": [{"role": "user", "content": "..."}], "category": "tools", "split": "rl", "meta": {"source": "..."}}
 
-where further keys with plain values are taken into `meta`. Out: `02_prompts.jsonl`, and what was removed, counted by reason.
+where further keys with plain values are taken into `meta`; or the specification's own examples. A row without a category is labelled by the
+router that is handed in. Out: `02_prompts.jsonl`, and what was removed, counted by reason.
 
 The one idea: two prompts are the same when their normalised texts are (case, white space, unicode form, punctuation at the
 edges of words). Punctuation that carries the text, as in Morse code, is left alone. The split is decided by a hash of
@@ -24,7 +25,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,7 +38,10 @@ from preceptor.spec import Spec
 (ARTEFACT,) = ARTEFACTS["prompts"]
 _EDGES = string.punctuation + "“”‘’«»…–—"
 _NOISE = frozenset(",;:!?\"'")
-_OWN_KEYS = frozenset({"messages", "prompt", "category", "split", "meta"})
+_OWN_KEYS = frozenset({"messages", "prompt", "category", "also", "split", "meta"})
+
+UNROUTED = ""
+"""The category of a prompt that has none yet. No such prompt is ever written to `02_prompts.jsonl`."""
 
 
 class PromptsConfig(BaseModel):
@@ -46,7 +50,10 @@ class PromptsConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | None = None
-    """JSONL file; None when the prompts are handed in."""
+    """JSONL file; None when the prompts are handed in, or come from the specification."""
+    from_spec: bool = False
+    """Take the prompts that the specification brings as tests of its clauses: the example files of the OpenAI Model Spec, or the examples
+    under the rules. They are what its authors test by: what is trained on them is not measured by them any more."""
     rl_fraction: float = Field(default=0.5, ge=0, le=1)
     """Share of the prompts without a split of their own that goes to `rl`; the rest goes to `train`."""
     seed: int = 0
@@ -61,6 +68,26 @@ class Collected:
 
     prompts: tuple[Prompt, ...]
     removed: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Prompts with their labels, and how many were dropped for which reason."""
+
+    prompts: tuple[Prompt, ...]
+    dropped: dict[str, int]
+
+
+class Route(Protocol):
+    """What labels prompts that have no category."""
+
+    def identity(self, prompts: Sequence[Prompt]) -> str | None:
+        """Hash of what determines the labels of these prompts; None where nothing is asked."""
+        ...
+
+    def __call__(self, run: Run, prompts: Sequence[Prompt]) -> Routing:
+        """Label those without a category; the others stay as they are."""
+        ...
 
 
 def normalise(messages: Sequence[Message]) -> str:
@@ -107,7 +134,13 @@ def _prompt(line: bytes, path: Path, number: int) -> Prompt:
     messages = row["messages"] if "messages" in row else [{"role": "user", "content": row["prompt"]}]
     try:
         return Prompt.model_validate(
-            {"messages": messages, "category": row.get("category"), "split": row.get("split", ""), "meta": _meta(row)}
+            {
+                "messages": messages,
+                "category": row["category"] if row.get("category") is not None else UNROUTED,
+                "also": row.get("also", ()),
+                "split": row.get("split", ""),
+                "meta": _meta(row),
+            }
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -120,19 +153,28 @@ def _meta(row: dict[str, Any]) -> Any:
     return {**given, **extra} if isinstance(given, dict) else given
 
 
-def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int) -> None:
-    """Raise `DataError` for a category the specification does not have and for a conversation that does not end on a user turn."""
-    if prompt.category not in spec.categories:
+def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int, routed: bool = False) -> None:
+    """Raise `DataError` for a category the specification does not have and for a conversation that does not end on a user turn.
+
+    A prompt without a category is let through where it will be `routed`.
+    """
+    given = () if routed and prompt.category == UNROUTED else prompt.categories
+    if unknown := [category for category in given if category not in spec.categories]:
         raise DataError(
-            f"unknown category {prompt.category!r}",
+            f"unknown category {unknown[0]!r}" if unknown[0] else "no category, and no router to find one",
             where=where,
             line=line,
             hint=f"the specification has {', '.join(sorted(spec.categories))}",
         )
-    if not prompt.messages or prompt.messages[-1].role != "user":
+    if not ends_on_user(prompt):
         raise DataError("the conversation does not end on a user turn", where=where, line=line)
     if not any(message.content.strip() for message in prompt.messages if message.role == "user"):
         raise DataError("the conversation has no words", where=where, line=line)
+
+
+def ends_on_user(prompt: Prompt) -> bool:
+    """Whether it is the assistant's turn."""
+    return bool(prompt.messages) and prompt.messages[-1].role == "user"
 
 
 def collect(prompts: Iterable[Prompt], evaluation: Sequence[Prompt], config: PromptsConfig) -> Collected:
@@ -179,29 +221,62 @@ def _reason(
 
 
 def run(
-    run: Run, config: PromptsConfig, spec: Spec, *, prompts: Iterable[Prompt] | None = None, evaluation: Sequence[Prompt] = ()
+    run: Run,
+    config: PromptsConfig,
+    spec: Spec,
+    *,
+    prompts: Iterable[Prompt] | None = None,
+    evaluation: Sequence[Prompt] = (),
+    route: Route | None = None,
 ) -> Summary:
-    """Write `02_prompts.jsonl` from `config.path` or from `prompts`.
+    """Write `02_prompts.jsonl` from `config.path`, from the specification's own examples or from `prompts`; `route` labels those without a category.
 
     Raises `UsageError` when there is no source, when there are two, and when no prompt is left.
     """
-    if (config.path is None) == (prompts is None):
-        raise UsageError("prompts come either from a file or from the recipe's world, not from both or neither", hint="set prompts.path")
-    where, rows = (config.path, list(read_jsonl(config.path))) if config.path else ("<prompts>", list(enumerate(prompts or (), start=1)))
+    if (config.path is not None) + config.from_spec + (prompts is not None) != 1:
+        raise UsageError(
+            "prompts come from a file, from the specification or from the recipe's world: exactly one of them",
+            hint="set prompts.path, or prompts.from_spec = true",
+        )
+    where, rows, unfit = _rows(config, spec, prompts)
     for line, prompt in rows:
-        check(prompt, spec, where=where, line=line)
+        check(prompt, spec, where=where, line=line, routed=route is not None)
+    given = [prompt for _, prompt in rows]
     identity = {
         "spec": spec.hash,
-        "prompts": content_id([prompt.id for _, prompt in rows]),
+        "prompts": content_id([prompt.id for prompt in given]),
         "evaluation": content_id([prompt.id for prompt in evaluation]),
     }
-    settings = config.model_dump(mode="json", exclude={"path"})  # the identity holds what was read from it
+    if route and (router := route.identity(given)):
+        identity["router"] = router
+    settings = config.model_dump(mode="json", exclude={"path", "from_spec"})  # the identity holds what was read
     step = run.step("prompts", config=settings, inputs=[], identity=identity, outputs=[ARTEFACT], seed=config.seed)
     if step.done:
         return step.summary
-    collected = collect((prompt for _, prompt in rows), evaluation, config)
-    if not collected.prompts:
-        raise UsageError(f"no prompt is left of {len(rows)}: {collected.removed or 'the source is empty'}", where=where)
-    step.write_rows(ARTEFACT, (prompt.to_row() for prompt in collected.prompts))
-    ledger = Ledger(rows_in=len(rows), rows_out=len(collected.prompts), rejected=collected.removed)
-    return step.finish(ledger=ledger, notes={"split": Counter(prompt.split for prompt in collected.prompts)})
+    collected = collect(given, evaluation, config)
+    routing = route(run, collected.prompts) if route else Routing(collected.prompts, {})
+    removed = {**unfit, **collected.removed, **routing.dropped}
+    if not routing.prompts:
+        raise UsageError(f"no prompt is left of {len(given)}: {removed or 'the source is empty'}", where=where)
+    step.write_rows(ARTEFACT, (prompt.to_row() for prompt in routing.prompts))
+    ledger = Ledger(rows_in=len(given) + sum(unfit.values()), rows_out=len(routing.prompts), rejected=removed)
+    return step.finish(ledger=ledger, notes=_notes(routing.prompts))
+
+
+def _rows(
+    config: PromptsConfig, spec: Spec, prompts: Iterable[Prompt] | None
+) -> tuple[Path | str, list[tuple[int, Prompt]], dict[str, int]]:
+    """(place to name in complaints, line and prompt, how many of the specification's own are not for an assistant to answer)."""
+    if config.path:
+        return config.path, list(read_jsonl(config.path)), {}
+    if prompts is not None:
+        return "<prompts>", list(enumerate(prompts, start=1)), {}
+    fit = [prompt for prompt in spec.tests if ends_on_user(prompt)]
+    unfit = len(spec.tests) - len(fit)
+    return spec.source, list(enumerate(fit, start=1)), {"no_user_turn": unfit} if unfit else {}
+
+
+def _notes(prompts: Sequence[Prompt]) -> dict[str, Any]:
+    """Counts for the manifest: prompts by split, and by category where they have several."""
+    several = sum(bool(prompt.also) for prompt in prompts)
+    return {"split": Counter(prompt.split for prompt in prompts)} | ({"several_categories": several} if several else {})

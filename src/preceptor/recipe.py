@@ -32,6 +32,7 @@ from preceptor.generate import GenerateConfig
 from preceptor.judge import JudgeConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rl import RlConfig
+from preceptor.routing import RoutingConfig
 from preceptor.sft import SftConfig
 from preceptor.world.subject import WorldConfig
 
@@ -60,6 +61,9 @@ class SpecSection(Section):
     """A Markdown file or a folder of them; left out exactly when the generated world writes the specification."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples: `rules` for the small models of the world."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a routed view; views that are longer leave out pieces in a stated order (`views`). Counted by the policy's tokenizer where
+    it is on this machine, else estimated on the high side. None: no limit."""
 
 
 class ModelRef(Section):
@@ -98,6 +102,8 @@ class ModelsSection(Section):
     """G_base: it generates, and it is what is trained."""
     judge: ModelRef
     """G_RM: it judges completions for the filter and for RL."""
+    router: ModelRef | None = None
+    """Labels prompts that come without a category. None: the judge's model does."""
     wording: str = "full"
     """A folder of texts: `brief` for the small models of the world, `full` for real ones."""
 
@@ -132,6 +138,7 @@ class Recipe(Section):
     spec: SpecSection
     models: ModelsSection
     prompts: PromptsConfig
+    routing: RoutingConfig
     generate: GenerateConfig
     judge: JudgeConfig
     filter: FilterConfig

@@ -63,6 +63,9 @@ ARTEFACTS: dict[str, tuple[str, ...]] = {
 }
 """What each stage leaves behind. `06_sft` and `07_rl` hold one folder per arm."""
 
+LABELS = "02_labels.jsonl"
+"""What the router said, where some prompts came without a category: a part of the stage `prompts`."""
+
 NON_IDENTITY: frozenset[str] = frozenset(
     {"batch_size", "concurrency", "device", "prefix_cache", "progress", "retries", "save_every", "threads", "timeout_seconds", "workers"}
     | {"max_abstention", "max_failed"}

@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 from preceptor.errors import SpecError
 from preceptor.markdown import Heading, Place, heading, lead_in, links, list_items, scan, unwrap
-from preceptor.records import DISPOSITIONS, CaseExample, Clause, Disposition, Exclusion, content_id
+from preceptor.records import DISPOSITIONS, CaseExample, Clause, Disposition, Exclusion, Message, Meta, Prompt, content_id
 from preceptor.speclint import Finding, check, describe, estimate_tokens, render_findings
 from preceptor.views import Detail, Limit, View, fit, head
 
@@ -88,6 +88,8 @@ class Spec:
     """What the reader itself found; `check` passes it on."""
     counted: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     """What the reader itself counted; `describe` passes it on."""
+    tests: tuple[Prompt, ...] = field(default=(), compare=False, repr=False)
+    """Prompts that the specification brings as tests of its clauses, by category; `meta.clause` names the clause."""
     limit: Limit | None = field(default=None, compare=False, repr=False)
     """What every view has to fit; None: views are whole."""
 
@@ -310,7 +312,15 @@ class _Draft:
             categories={key: draft.finish() for key, draft in self.categories.items()},
             anchors=tuple(self.anchors),
             references=tuple(self.references),
+            tests=tuple(test for draft in self.categories.values() for clause in draft.finish().every_clause for test in _tests(clause)),
         )
+
+
+def _tests(clause: Clause) -> Iterator[Prompt]:
+    """What people say in the examples under a rule."""
+    for number, example in enumerate(clause.examples):
+        meta: Meta = {"clause": clause.clause, "example": number}
+        yield Prompt(messages=(Message(role="user", content=example.user),), category=clause.category, split="", meta=meta)
 
 
 @dataclass

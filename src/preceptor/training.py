@@ -17,9 +17,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from preceptor import judge, rl, runs, sft, spec
-from preceptor.binding import Bound, processes
+from preceptor.binding import Bound, limit_of, processes
 from preceptor.judge import Judge, JudgeConfig
 from preceptor.models.workers import end_with
+from preceptor.recipe import Recipe
 from preceptor.records import Example, Prompt
 from preceptor.runs import Ledger, Step, read_records
 from preceptor.wording import Wording
@@ -60,6 +61,8 @@ class RlJob:
     subject: world.Subject | None
     batch_size: int
     dtype: str | None
+    recipe: Recipe
+    """Says how long a routed view may be."""
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
@@ -67,7 +70,7 @@ class RlJob:
 
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
         model = LocalModel.load(self.judge, batch_size=self.batch_size, dtype=self.dtype)
-        grader = Judge(model, Wording(self.wording), spec.load(self.spec), self.reward)
+        grader = Judge(model, Wording(self.wording), spec.load(self.spec).limited(limit_of(self.recipe)), self.reward)
         probe = self.subject.probe if self.subject else None
         report = rl.train(self.policy, rows, judge.reward(grader), out, self.config, probe=probe)
         return Ledger(rows_in=len(rows), rows_out=len(rows)), report.to_row()

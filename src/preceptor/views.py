@@ -142,6 +142,12 @@ def _rationales(category: Category) -> Iterator[tuple[Piece, str]]:
             yield Piece("rationales", category.id, place), clause.rationale
 
 
+def estimate(text: str) -> int:
+    """Tokens of `text`, on the high side: a limit must hold under a tokenizer that is not here. 1.3 per word or one for four bytes of UTF-8,
+    whichever is more: English prose has about 4.5 bytes per token under current vocabularies, and scripts without spaces have no words."""
+    return max(round(len(text.split()) * 1.3), -(-len(text.encode()) // 4))
+
+
 # Rendering
 
 
