@@ -103,8 +103,11 @@ class Bound:
     def route(self) -> Route:
         """Labels prompts that come without a category."""
         ref = self.recipe.models.router or self.recipe.models.judge
-        make = lambda: Router(self.model("router", self.path_of(ref)), self.wording, self.spec, self.recipe.routing)  # noqa: E731
-        return Route(make, self.recipe.routing, self.show("routing"))
+        return Route(
+            lambda: Router(self.play("router", ref), self.wording, self.spec, self.recipe.routing),
+            self.recipe.routing,
+            self.show("routing"),
+        )
 
     @cached_property
     def subject(self) -> world.Subject | None:
@@ -131,6 +134,10 @@ class Bound:
         if ref.kind == "endpoint":
             raise UsageError(f"models: kind 'endpoint' ({ref.id!r}) is not supported yet", hint="use kind = 'local' or 'world'")
         return world.CHECKPOINTS / ref.id if ref.kind == "world" else Path(ref.id)
+
+    def play(self, name: str, ref: ModelRef) -> Model:
+        """The model of a role."""
+        return self.model(name, self.path_of(ref))
 
     def model(self, name: str, path: Path) -> Model:
         """A local model answered by the worker processes."""

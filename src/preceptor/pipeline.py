@@ -110,12 +110,12 @@ def _print_routing(bound: Bound) -> None:
 
 
 def _generate(bound: Bound) -> None:
-    model = bound.model("G_base", bound.policy_path)
+    model = bound.play("G_base", bound.recipe.models.policy)
     generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
 
 
 def _judge(bound: Bound) -> None:
-    model = bound.model("G_RM", bound.judge_path)
+    model = bound.play("G_RM", bound.recipe.models.judge)
     judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
