@@ -107,6 +107,7 @@ class Bound:
             lambda: Router(self.play("router", ref), self.wording, self.spec, self.recipe.routing),
             self.recipe.routing,
             self.show("routing"),
+            self.recipe.spec.allow_stale,
         )
 
     @cached_property

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from preceptor import views
+from preceptor import stale, views
 from preceptor.errors import StageFailed
 from preceptor.prompts import ngrams, normalise
 from preceptor.records import Abstention, Completion, Dropped, Example, Judgement, Prompt, Verdict, content_id, judgement_from_row
@@ -214,20 +214,24 @@ def _dropped(completion: Completion, judgements: Mapping[str, Judgement], reason
     )
 
 
-def run(run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", evaluation: Sequence[Prompt] = ()) -> Summary:
+def run(
+    run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", evaluation: Sequence[Prompt] = (), allow_stale: bool = False
+) -> Summary:
     """Read `02`, `03` and `04`, write `05_examples.jsonl` and `05_dropped.jsonl`.
 
     `detail` is that of the generation, whose routed views must not come through. `evaluation`: the prompts of all suites. Raises
-    `StageFailed` when no example is left.
+    `StageFailed` when no example is left, and for rows made from a view that has changed since, unless `allow_stale`.
     """
     inputs = [run.path(name) for stage in ("prompts", "generate", "judge") for name in ARTEFACTS[stage]]
     outputs = ARTEFACTS["filter"]
     held_out = frozenset(normalise(prompt.messages) for prompt in evaluation)
-    identity = {"spec": spec.hash, "detail": detail, "evaluation": content_id(sorted(held_out))}
+    old = stale.refuse(run.root, spec, "filter", allow_stale=allow_stale)
+    prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
+    ground = stale.ground(run, spec, detail, {prompt.id: prompt.categories for prompt in prompts.values()}, allow_stale=allow_stale)
+    identity = {**ground.identity, "detail": detail, "evaluation": content_id(sorted(held_out)), "stale": old}
     step = run.step("filter", config=config.model_dump(mode="json"), inputs=inputs, identity=identity, outputs=outputs)
     if step.done:
         return step.summary
-    prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
     completions = read_records(inputs[1], Completion.from_row)
     judgements = {judgement.completion_id: judgement for judgement in read_records(inputs[2], judgement_from_row)}
     filtered = select(completions, prompts, judgements, lambda categories: spec.for_categories(categories, detail), config, held_out)
@@ -236,4 +240,6 @@ def run(run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", 
         raise StageFailed(f"filter: none of {len(completions)} completions became an example: {dict(reasons)}")
     for name, rows in zip(outputs, (filtered.examples, filtered.dropped), strict=True):
         step.write_rows(name, (row.to_row() for row in rows))
-    return step.finish(ledger=Ledger(rows_in=len(completions), rows_out=len(filtered.examples), rejected=reasons))
+    return step.finish(
+        ledger=Ledger(rows_in=len(completions), rows_out=len(filtered.examples), rejected=reasons), notes={"stale": old} if old else {}
+    )

@@ -31,6 +31,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from preceptor import stale
 from preceptor.errors import StageFailed
 from preceptor.models import Model, Reply, Request
 from preceptor.records import (
@@ -440,24 +441,27 @@ def view_of(completion: Completion, prompt: Prompt, view: View) -> AnswerView | 
     return AnswerView(**shown) if view == "answer" else FullView(**shown, reasoning=completion.reasoning)
 
 
-def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -> Summary:
+def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None, *, allow_stale: bool = False) -> Summary:
     """Read `02_prompts.jsonl` and `03_completions.jsonl`, write `04_verdicts.jsonl`, resume where a killed run stopped.
 
-    Completions that `failed` have nothing to judge and are counted so. Abstentions are written last: a stage that was stopped
+    Completions that `failed` have nothing to judge and are counted so. Verdicts of the same judge from the same view are kept as they
+    are; with `allow_stale` those from another view as well. Abstentions are written last: a stage that was stopped
     by too many of them asks again when it is resumed. Raises `StageFailed` then.
     """
     (artefact,) = ARTEFACTS["judge"]
     inputs = [run.path("02_prompts.jsonl"), run.path("03_completions.jsonl")]
     config = judge.config
     settings = config.model_dump(mode="json", exclude={"max_abstention"})
-    identity = {"judge": judge.identity, "model": judge.model.identity, "wording": judge.wording.identity, "spec": judge.spec.hash}
-    step = run.step("judge", config=settings, inputs=inputs, identity=identity, outputs=[artefact], seed=config.seed)
-    if step.done:
-        return step.summary
     prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
     completions = read_records(inputs[1], Completion.from_row)
     present = [completion for completion in completions if completion.status != "failed"]
+    ground = stale.ground(run, judge.spec, config.detail, {c.id: prompts[c.prompt_id].categories for c in present}, allow_stale=allow_stale)
+    identity = {"judge": judge.identity, "model": judge.model.identity, "wording": judge.wording.identity, **ground.identity}
+    step = run.step("judge", config=settings, inputs=inputs, identity=identity, outputs=[artefact], seed=config.seed)
+    if step.done:
+        return step.summary
     with step.journal(artefact, key="completion_id") as journal:
+        ground.keep("judge", artefact, journal, lambda entry, row: row["kind"] == "verdict" and row["judge"] == judge.identity)
         abstained: list[Abstention] = []
         for judgement in _judgements([c for c in present if c.id not in journal.keys], prompts, judge):
             if isinstance(judgement, Abstention):

@@ -46,7 +46,7 @@ class Label(Record):
     prompt_id: str | None
     """The prompt in `02_prompts.jsonl`; None: it was dropped."""
     router: str
-    """Identity hash of the router: model, wording, categories, settings."""
+    """Identity hash of the router: model, wording, settings. The categories it was shown are those of `spec_hash`."""
     spec_hash: str
     categories: tuple[str, ...]
     shares: dict[str, float]

@@ -14,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from preceptor import aggregate, card, evals, filter, generate, judge, labels, prompts, routing, runs, spec, speclint
+from preceptor import aggregate, card, evals, filter, generate, judge, labels, prompts, routing, runs, spec, speclint, stale
 from preceptor.binding import Bound, limit_of, processes, progress_bars
 from preceptor.errors import SpecError, UsageError
 from preceptor.evals import Arm
@@ -22,7 +22,7 @@ from preceptor.judge import Case, Confusion, Judge
 from preceptor.models import Model
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
-from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
+from preceptor.records import Completion, Example, Prompt, Score, content_id, judgement_from_row
 from preceptor.runs import Ledger, Run, read_manifest, read_records
 from preceptor.spec import Detail, Spec
 from preceptor.training import RlJob, SftJob, Training, train
@@ -111,12 +111,25 @@ def _print_routing(bound: Bound) -> None:
 
 def _generate(bound: Bound) -> None:
     model = bound.play("G_base", bound.recipe.models.policy)
-    generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
+    generate.run(
+        bound.run,
+        bound.recipe.generate,
+        bound.spec,
+        model,
+        bound.wording,
+        bound.show("generate"),
+        allow_stale=bound.recipe.spec.allow_stale,
+    )
 
 
 def _judge(bound: Bound) -> None:
     model = bound.play("G_RM", bound.recipe.models.judge)
-    judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
+    judge.run(
+        bound.run,
+        Judge(model, bound.wording, bound.spec, bound.recipe.judge),
+        bound.show("judge"),
+        allow_stale=bound.recipe.spec.allow_stale,
+    )
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
 
@@ -144,11 +157,15 @@ def _confusion_row(group: str, name: str, cell: Confusion) -> dict[str, object]:
 
 
 def _filter(bound: Bound) -> None:
-    filter.run(bound.run, bound.recipe.filter, bound.spec, detail=bound.recipe.spec.detail, evaluation=bound.evaluation)
+    allow_stale = bound.recipe.spec.allow_stale
+    filter.run(
+        bound.run, bound.recipe.filter, bound.spec, detail=bound.recipe.spec.detail, evaluation=bound.evaluation, allow_stale=allow_stale
+    )
 
 
 def _sft(bound: Bound) -> None:
     """Both SFT arms side by side."""
+    stale.refuse(bound.run.root, bound.spec, "sft", allow_stale=bound.recipe.spec.allow_stale)
     examples = bound.run.path("05_examples.jsonl")
     capability = bound.subject.capability() if bound.subject else _capability_rows(bound.recipe)
     jobs = []
@@ -158,7 +175,7 @@ def _sft(bound: Bound) -> None:
         identity = {
             "base": bound.model("G_base", bound.policy_path).identity,
             "capability": [row.id for row in capability],
-            "spec": bound.spec.hash,
+            "views": content_id(list(_policy_texts(bound))),
         }
         step = bound.run.step(
             f"sft/{arm}", config=settings, inputs=[examples], identity=identity, outputs=[f"06_sft/{arm}"], seed=config.seed
@@ -180,6 +197,7 @@ def _capability_rows(recipe: Recipe) -> list[Example]:
 
 def _rl(bound: Bound) -> None:
     """Both RL arms side by side, each with the judge in its own process."""
+    stale.refuse(bound.run.root, bound.spec, "rl", allow_stale=bound.recipe.spec.allow_stale)
     recipe, source = bound.recipe, bound.run.path("02_prompts.jsonl")
     reward = recipe.judge.model_copy(update={"view": "answer", **recipe.reward.model_dump()})
     jobs = []
@@ -191,7 +209,7 @@ def _rl(bound: Bound) -> None:
             "judge": bound.model("G_RM", bound.judge_path).identity,
             "reward": reward.model_dump(mode="json"),
         }
-        identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
+        identity |= {"views": content_id(list(_policy_texts(bound))), "wording": bound.wording.identity}
         step = bound.run.step(
             f"rl/{arm}",
             config=config.model_dump(mode="json"),

@@ -61,6 +61,8 @@ class SpecSection(Section):
     """A Markdown file or a folder of them; left out exactly when the generated world writes the specification."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples: `rules` for the small models of the world."""
+    allow_stale: bool = False
+    """Keep, and learn from, rows that were made from a specification that says something else now. false: they are made again."""
     max_tokens: int | None = Field(default=None, ge=1)
     """Most tokens of a routed view; views that are longer leave out pieces in a stated order (`views`). Counted by the policy's tokenizer where
     it is on this machine, else estimated on the high side. None: no limit."""

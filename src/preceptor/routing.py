@@ -27,6 +27,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from preceptor import stale
 from preceptor.errors import StageFailed, UsageError
 from preceptor.generate import draw_seed
 from preceptor.labels import CONFIDENCES, Confidence, Failure, Label, Reading, Reason, report
@@ -184,9 +185,7 @@ class Router:
         self.model, self.wording, self.spec, self.config = model, wording, spec, config
         self.menu = menu(spec)
         settings = config.model_dump(mode="json", exclude={"max_abstention", "measure"})
-        self.identity = content_id(
-            {"model": model.identity, "wording": wording.identity, "menu": self.menu, "config": settings, "tries": _TRIES}
-        )
+        self.identity = content_id({"model": model.identity, "wording": wording.identity, "config": settings, "tries": _TRIES})
 
     def label_many(self, prompts: Sequence[Prompt]) -> Iterator[Label]:
         """One label per prompt, as they are settled. A prompt that brings a category keeps it as `given`."""
@@ -273,6 +272,8 @@ class Route:
     make: Callable[[], Router]
     config: RoutingConfig
     progress: Progress = lambda done, total: None
+    allow_stale: bool = False
+    """Whether labels from another list of categories are kept."""
     _made: Router | None = None
 
     @property
@@ -288,14 +289,14 @@ class Route:
 
     def identity(self, prompts: Sequence[Prompt]) -> str | None:
         """Hash of what determines the labels; None where nothing has to be routed and nothing measured."""
-        return content_id([self.router.identity, self._measured(prompts)]) if self._chosen(prompts) else None
+        return content_id([self.router.identity, self.router.menu, self._measured(prompts)]) if self._chosen(prompts) else None
 
     def __call__(self, run: Run, prompts: Sequence[Prompt]) -> Routing:
         """Route what has to be routed, resume where a killed run stopped."""
         chosen = self._chosen(prompts)
         if not chosen:
             return Routing(tuple(prompts), {})
-        return _routed(prompts, label(run, self.router, chosen, self.progress))
+        return _routed(prompts, label(run, self.router, chosen, self.progress, allow_stale=self.allow_stale))
 
     def _measured(self, prompts: Sequence[Prompt]) -> int:
         needed = any(prompt.category == UNROUTED for prompt in prompts)
@@ -322,23 +323,27 @@ def _routed(prompts: Sequence[Prompt], labels: Mapping[str, Label]) -> Routing:
     return Routing(tuple(kept), dict(dropped))
 
 
-def label(run: Run, router: Router, prompts: Sequence[Prompt], progress: Progress = lambda done, total: None) -> dict[str, Label]:
+def label(
+    run: Run, router: Router, prompts: Sequence[Prompt], progress: Progress = lambda done, total: None, *, allow_stale: bool = False
+) -> dict[str, Label]:
     """Write `02_labels.jsonl`, resume where a killed run stopped; conversation id -> label.
+
+    Labels that the same router gave the same prompts before, from the same categories, are kept as they are.
 
     Failures are written last: a stage that was stopped by too many of them asks again when it is resumed. Raises `StageFailed` then.
     """
     config = router.config
     order = {conversation_id(prompt.messages): prompt for prompt in prompts}
-    identity = {
-        "router": router.identity,
-        "model": router.model.identity,
-        "wording": router.wording.identity,
-        "prompts": content_id([prompt.id for prompt in prompts]),
-    }
+    ground = stale.Ground(
+        run, router.spec.hash, stale.MENU, dict.fromkeys(order, stale.MENU), {stale.MENU: content_id(router.menu)}, allow_stale
+    )
+    identity = {"router": router.identity, "model": router.model.identity, "wording": router.wording.identity, **ground.identity}
+    identity["prompts"] = content_id([prompt.id for prompt in prompts])
     settings = config.model_dump(mode="json", exclude={"max_abstention"})
     step = run.step(STEP, config=settings, inputs=[], identity=identity, outputs=[LABELS], seed=config.seed)
     if not step.done:
         with step.journal(LABELS, key=_key) as journal:
+            ground.keep(STEP, LABELS, journal, lambda entry, row: _same(router, order, row))
             failed: list[Label] = []
             for found in router.label_many([prompt for name, prompt in order.items() if name not in journal.keys]):
                 if found.failed:
@@ -352,6 +357,18 @@ def label(run: Run, router: Router, prompts: Sequence[Prompt], progress: Progres
             labels = [Label.from_row(row) for row in journal.rows(order)]
         step.finish(order=list(order), ledger=_ledger(labels), notes=report(labels))
     return {conversation_id(found.messages): found for found in read_records(run.path(LABELS), Label.from_row)}
+
+
+def _same(router: Router, prompts: Mapping[str, Prompt], row: Mapping[str, Any]) -> bool:
+    """Whether an earlier row is a label that this router would stand by, and that leads to the same prompt."""
+    found = Label.from_row(dict(row))
+    prompt = prompts[conversation_id(found.messages)]
+    given = prompt.category if prompt.category != UNROUTED else None
+    known = all(category in router.spec.categories for category in found.categories)
+    kept = prompt if given else labelled(prompt, found.categories) if found.categories else None
+    return (
+        not found.failed and known and (found.router, found.given, found.prompt_id) == (router.identity, given, kept.id if kept else None)
+    )
 
 
 def _key(row: dict[str, Any]) -> str:

@@ -90,7 +90,7 @@ class Spec:
     """What the reader itself counted; `describe` passes it on."""
     tests: tuple[Prompt, ...] = field(default=(), compare=False, repr=False)
     """Prompts that the specification brings as tests of its clauses, by category; `meta.clause` names the clause."""
-    limit: Limit | None = field(default=None, compare=False, repr=False)
+    limit: Limit | None = field(default=None, repr=False)
     """What every view has to fit; None: views are whole."""
 
     def __hash__(self) -> int:
@@ -98,7 +98,8 @@ class Spec:
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits over everything a model can be shown, in order; not over file names, wrapping or line ends."""
+        """16 hex digits over everything a model can be shown, in order, and over the limit that says how much of it; not over file names,
+        wrapping or line ends."""
         return content_id(
             {
                 "name": self.name,
@@ -107,6 +108,7 @@ class Spec:
                 "styles": _style_rows(self.styles),
                 "general": [clause.model_dump(mode="json") for clause in self.general],
                 "categories": [_category_row(category) for category in self.categories.values()],
+                **({"limit": [self.limit.max_tokens, self.limit.counter]} if self.limit else {}),
             }
         )
 

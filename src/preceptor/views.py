@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from preceptor.errors import SpecError
@@ -40,7 +40,7 @@ class Limit:
     """How long a view may be, in tokens."""
 
     max_tokens: int
-    count: Count
+    count: Count = field(compare=False)
     counter: str
     """What counts, for people: `tokenizer of models/Qwen3-8B`, `estimate`."""
 
