@@ -49,7 +49,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-COMMANDS := run "spec check" prompts generate judge filter sft rl evals card show chat "world pretrain" "world check"
+COMMANDS := run "spec check" "spec diff" prompts generate judge filter sft rl evals card show chat "world pretrain" "world check"
 
 docs: $(STAMP)
 	@{ echo '# Commands'; for command in $(COMMANDS); do \

@@ -17,16 +17,17 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from preceptor import spec, views
+from preceptor import spec, stale, views
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
 from preceptor.models.workers import Workers
 from preceptor.recipe import ModelRef, Recipe
-from preceptor.records import Prompt
-from preceptor.routing import Route, Router
+from preceptor.records import Prompt, content_id
+from preceptor.routing import Route, Router, menu
 from preceptor.runs import Run
 from preceptor.spec import Limit, Spec
+from preceptor.stale import Count
 from preceptor.wording import Wording
 from preceptor.world import subject as world
 
@@ -82,6 +83,16 @@ def limit_of(recipe: Recipe) -> Limit | None:
 
     tokenizer = Tokenizer.from_file(str(file))
     return Limit(recipe.spec.max_tokens, lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), f"tokenizer of {ref.id}")
+
+
+def held_against(run_dir: Path, old: Spec, new: Spec) -> tuple[Spec, Spec, list[Count]]:
+    """Both specifications under the limit of a run's recipe, and the run's rows held against the new one. Raises `DataError`."""
+    file = run_dir / "recipe.json"
+    if not file.is_file():
+        raise DataError("no recipe.json here", where=run_dir, hint="name a run directory with --dir")
+    limit = limit_of(Recipe.model_validate_json(file.read_bytes()))
+    old, new = old.limited(limit), new.limited(limit)
+    return old, new, stale.counts(run_dir, new, old=old, labels={stale.MENU: content_id(menu(new))})
 
 
 @dataclass

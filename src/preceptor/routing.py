@@ -289,7 +289,11 @@ class Route:
 
     def identity(self, prompts: Sequence[Prompt]) -> str | None:
         """Hash of what determines the labels; None where nothing has to be routed and nothing measured."""
-        return content_id([self.router.identity, self.router.menu, self._measured(prompts)]) if self._chosen(prompts) else None
+        return (
+            content_id([self.router.identity, self.router.menu, self._measured(prompts), self.allow_stale])
+            if self._chosen(prompts)
+            else None
+        )
 
     def __call__(self, run: Run, prompts: Sequence[Prompt]) -> Routing:
         """Route what has to be routed, resume where a killed run stopped."""

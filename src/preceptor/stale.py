@@ -16,10 +16,10 @@ Not here: what else has to be equal for a row to be kept (model, settings): the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -124,21 +124,26 @@ class Count:
     """Rows of a specification that this run has never seen."""
 
 
-def counts(run_dir: Path, spec: Spec, *, labels: Views | None = None, register: Register | None = None) -> list[Count]:
-    """Rows by artefact and view, held against `spec`. `labels`: the router's list now, to hold labels against; None: they are left out."""
-    register = register or Register(run_dir)
+def counts(run_dir: Path, spec: Spec, *, labels: Views | None = None, old: Spec | None = None) -> list[Count]:
+    """Rows by artefact and view, held against `spec`. A prompt is stale when one of its categories is gone.
+
+    `labels`: the router's list now, to hold labels against; None: they are left out. `old`: a specification to look views up in that the run
+    does not know.
+    """
+    register = Register(run_dir)
     prompts = {prompt.id: prompt for prompt in read_records(run_dir / PROMPTS, Prompt.from_row)} if (run_dir / PROMPTS).exists() else {}
-    found = [*_labels(run_dir, register, labels)] if labels else []
+    table = Counter((key(prompt.categories), _gone(spec, prompt.categories)) for prompt in prompts.values())
+    found = [*_counts(PROMPTS, table), *(_labels(run_dir, register, labels) if labels else ())]
     parents: dict[str, tuple[str, str | None]] = {}  # id of a row -> (its view, `stale`, `unknown` or None)
     for artefact in (COMPLETIONS, VERDICTS, EXAMPLES):
-        table: Counter[tuple[str, str | None]] = Counter()
+        table.clear()
         detail = _detail(run_dir, artefact)
         for row in _read(run_dir, artefact):
             own = _own(row, prompts, parents)
             if own is None:
                 continue
             name, inherited = own
-            state = inherited or (None if artefact == EXAMPLES else _state(register, spec, row["spec_hash"], detail, name))
+            state = inherited or (None if artefact == EXAMPLES else _state(register, spec, old, row["spec_hash"], detail, name))
             parents[row["id"]] = (name, state)
             table[name, state] += 1
         found += _counts(artefact, table)
@@ -157,14 +162,20 @@ def _own(
     return (key(prompt.categories), None) if prompt else None
 
 
-def _state(register: Register, spec: Spec, spec_hash: str | None, detail: Detail, name: str) -> str | None:
+def _state(register: Register, spec: Spec, old: Spec | None, spec_hash: str | None, detail: Detail, name: str) -> str | None:
+    categories = tuple(name.split("+"))
     if spec_hash == spec.hash:
         return None
     then = register.hash(spec_hash, detail, name)
+    if then is None and old is not None and old.hash == spec_hash and _gone(old, categories) is None:
+        then = old.view(categories, detail).hash
     if then is None:
         return "unknown"
-    gone = any(category not in spec.categories for category in name.split("+"))
-    return "stale" if gone or spec.view(tuple(name.split("+")), detail).hash != then else None
+    return _gone(spec, categories) or ("stale" if spec.view(categories, detail).hash != then else None)
+
+
+def _gone(spec: Spec, categories: Iterable[str]) -> Literal["stale"] | None:
+    return "stale" if any(category not in spec.categories for category in categories) else None
 
 
 def _labels(run_dir: Path, register: Register, now: Views) -> Iterator[Count]:
