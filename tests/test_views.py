@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from small import SPEC, prompt, user
 
-from preceptor import spec
+from preceptor import recipe, spec
+from preceptor.binding import limit_of
 from preceptor.errors import SpecError
 from preceptor.records import AnswerView, Prompt
 from preceptor.spec import Limit, Spec
@@ -162,6 +163,19 @@ def test_rows_with_one_category_are_as_they_were() -> None:
 
 def test_small_specification_reads_as_before() -> None:
     assert SPEC.for_category("tools", "rules").endswith("- Sell a toy [T2: comply]\n- Anything else [T0: comply]")
+
+
+def test_a_recipe_counts_by_the_policys_tokenizer_where_it_is_here(root: Path) -> None:
+    pytest.importorskip("tokenizers")
+    limit = limit_of(recipe.load(root / "recipes" / "demo.toml", ["spec.max_tokens=300"]))
+    assert limit is not None
+    assert (limit.max_tokens, limit.counter) == (300, "tokenizer of base")
+    assert limit.count("") == 0
+    assert 3 <= limit.count("I can not help") <= 14
+    elsewhere = limit_of(recipe.load(root / "recipes" / "model_spec.toml"))
+    assert elsewhere is not None
+    assert (elsewhere.counter, elsewhere.count("a" * 40)) == ("estimate", 10)
+    assert limit_of(recipe.load(root / "recipes" / "demo.toml")) is None
 
 
 def test_the_model_spec_fits_a_limit(data_dir: Path) -> None:
