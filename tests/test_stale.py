@@ -126,6 +126,17 @@ def test_a_killed_run_and_a_changed_rule_lose_no_call(tmp_path: Path) -> None:
     assert go(tmp_path, NEW_RULE)[0] == 24 - 8, "12 draws of animals were made from the old rule, 8 of tools hold"
 
 
+def test_rows_that_were_edited_are_not_kept(tmp_path: Path) -> None:
+    go(tmp_path, SPEC)
+    file = tmp_path / ROWS[0]
+    lines = file.read_bytes().splitlines(keepends=True)
+    broken = [lines[0].replace(b"Sorry", b"Surely"), b"not JSON\n", *lines[2:-1], lines[-1][:40]]
+    before = file.read_bytes()
+    file.write_bytes(b"".join(broken))
+    assert go(tmp_path, SPEC)[0] == 3
+    assert file.read_bytes() == before
+
+
 def test_failed_draws_are_not_kept(tmp_path: Path) -> None:
     with Run.open(tmp_path) as run:
         prompts.run(run, prompts.PromptsConfig(), SPEC, prompts=GIVEN)

@@ -162,8 +162,9 @@ def run(
 ) -> Summary:
     """Read `02_prompts.jsonl`, write `03_completions.jsonl`, resume where a killed run stopped.
 
-    Draws that were made before, by the same model from the same view, are kept as they are; with `allow_stale` those from another view as well. The ledger counts draws; `notes` counts them by status. Raises `UsageError` when the split has no prompts, `StageFailed`
-    when too many draws failed at the model.
+    Draws that were made before, by the same model from the same view, are kept as they are; with `allow_stale` those from another view as
+    well. The ledger counts draws; `notes` counts them by status. Raises `UsageError` when the split has no prompts, `StageFailed` when too many
+    draws failed at the model.
     """
     source = run.path(PROMPTS)
     prompts = [prompt for prompt in read_records(source, Prompt.from_row) if prompt.split == config.split]

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import orjson
 
 from preceptor.errors import StageFailed
-from preceptor.journal import Journal, Key, parse_line, read_rows, whole_rows, write_atomic
+from preceptor.journal import Journal, Key, parse_line, read_rows, sound_rows, write_atomic
 from preceptor.records import Prompt
 from preceptor.runs import ARTEFACTS, LABELS, Run, read_manifest, read_records
 from preceptor.spec import Detail, Spec
@@ -86,14 +86,14 @@ class Ground:
         return {"views": self.now, "allow_stale": self.allow_stale}
 
     def keep(self, step: str, output: str, journal: Journal, same: Callable[[Entry, Entry], bool]) -> int:
-        """Put the rows of superseded artefacts that still hold into `journal`, as they are; how many.
+        """Put the rows of superseded artefacts that still hold into `journal`, as they are; how many. Rows that were edited or damaged do not.
 
         `same(entry, row)`: whether the row was made by the same model under the same settings, from the earlier step's entry and the row.
         """
         register, kept = Register(self.run.root), 0
         register.add(self.spec_hash, self.detail, self.now)
         for entry, file in self.run.superseded(step, output):
-            for row in whole_rows(file):
+            for row in sound_rows(file):
                 name = self.view_of.get(journal.key(row))
                 if name is None or not same(entry, row):
                     continue
