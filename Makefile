@@ -54,7 +54,7 @@ check: $(TOOLS)
 bench: $(TOOLS)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-COMMANDS := run "spec check" prompts generate judge "judge calibrate" "judge injection" "judge labels" "judge serve" filter sft rl evals card show chat "export verl" "export openrlhf" "world pretrain" "world check"
+COMMANDS := run "spec check" "spec diff" prompts generate judge "judge calibrate" "judge injection" "judge labels" "judge serve" filter sft rl evals card show chat "export verl" "export openrlhf" "world pretrain" "world check"
 
 docs: $(TOOLS)
 	@{ echo '# Commands'; for command in $(COMMANDS); do \

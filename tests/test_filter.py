@@ -28,7 +28,7 @@ def filtered(rows: list[tuple[Completion, Judgement | None]], config: FilterConf
     judgements = {judgement.completion_id: judgement for _, judgement in rows if judgement}
     prompts = options.pop("prompts", [ASKED])
     found = select(
-        [row for row, _ in rows], {item.id: item for item in prompts}, judgements, SPEC.for_category, config or FilterConfig(), **options
+        [row for row, _ in rows], {item.id: item for item in prompts}, judgements, SPEC.for_categories, config or FilterConfig(), **options
     )
     assert len(found.examples) + len(found.dropped) == len(rows)
     return found

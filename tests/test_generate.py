@@ -44,7 +44,8 @@ def test_wrapped_shape_shows_the_conversation_as_text() -> None:
     list(generate(plan(PROMPTS[:1], config), SPEC, model, Wording("full"), config))
     system, question = model.requests[0].messages
     assert system.content.startswith(SPEC.for_category("tools", "full"))
-    assert "~~~~\none\n~~~~" in question.content
+    fence = next(line for line in question.content.splitlines() if line.startswith("~~~~ "))
+    assert f"{fence}\none\n{fence}" in question.content
 
 
 def test_reply_becomes_completion_field_by_field_in_any_order() -> None:

@@ -70,7 +70,8 @@ def test_jsonl_rows(tmp_path: Path) -> None:
         ("[]", "either 'messages' or 'prompt'"),
         ('{"category": "tools"}', "either 'messages' or 'prompt'"),
         ('{"prompt": 3, "category": "tools"}', "messages.0.content"),
-        ('{"prompt": "x"}', "'category'"),
+        ('{"prompt": "x"}', "no category, and no router to find one"),
+        ('{"prompt": "x", "category": 3}', "'category'"),
         ('{"prompt": "x", "category": "tools", "tags": ["a"]}', "meta.tags"),
         ('{"prompt": "x", "category": "weapons"}', "unknown category 'weapons' .*animals, tools"),
         ('{"messages": [], "category": "tools"}', "end on a user turn"),
@@ -104,7 +105,7 @@ def test_run_needs_one_source_and_something_in_it(tmp_path: Path) -> None:
     with Run.open(tmp_path / "run") as opened:
         with pytest.raises(UsageError, match="the source is empty"):
             run(opened, PromptsConfig(path=empty), SPEC)
-        with pytest.raises(UsageError, match="not from several and not from none"):
+        with pytest.raises(UsageError, match="exactly one of them"):
             run(opened, CONFIG, SPEC)
         with pytest.raises(DataError, match="cannot read the prompts"):
             run(opened, PromptsConfig(path=tmp_path / "absent"), SPEC)

@@ -42,6 +42,7 @@ TOLD = full_view().model_copy(update={"opinion": Opinion(text="The request shoul
 CASES["full.opinion"] = Wording("full").judge(POLICY, TOLD)
 CASES["full.opinion_human"] = Wording("full").judge(POLICY, AnswerView(messages=(user("Hello."),), category="tools", answer="Hi.", opinion=Opinion(text="Harmless", by="human")))  # fmt: skip
 CASES["full.judge_helpfulness"] = HelpfulnessWording("full").judge(POLICY, full_view())
+CASES["full.route"] = Wording("full").route(POLICY, TURNS)
 CASES["full.generate_wrapped"] = Wording("full").generate_wrapped(POLICY, prompt())
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from preceptor import prompts, spec
+from preceptor import prompts, spec, stale, views
 from preceptor.errors import DataError, UsageError, require_extra
 from preceptor.evals import Suite
 from preceptor.models import Model
@@ -27,9 +27,11 @@ from preceptor.models.replies import Reasoning
 from preceptor.models.store import Limits, Spent, Store
 from preceptor.models.workers import Workers
 from preceptor.recipe import ModelRef, Recipe
-from preceptor.records import Prompt
+from preceptor.records import Prompt, content_id
+from preceptor.routing import Route, Router, menu
 from preceptor.runs import Run
-from preceptor.spec import Spec
+from preceptor.spec import Limit, Spec
+from preceptor.stale import Count
 from preceptor.wording import Wording
 from preceptor.world import subject as world
 
@@ -117,6 +119,29 @@ def workers_of(recipe: Recipe) -> Workers | Cluster:
     return Workers(processes(recipe), batch_size=batch_size)
 
 
+def limit_of(recipe: Recipe) -> Limit | None:
+    """What every routed view has to fit: counted by the policy's tokenizer where it is on this machine, else estimated on the high side."""
+    if recipe.spec.max_tokens is None:
+        return None
+    ref = recipe.models.policy
+    if ref.server or not (file := path_of(ref) / "tokenizer.json").is_file():
+        return Limit(recipe.spec.max_tokens, views.estimate, "estimate")
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return Limit(recipe.spec.max_tokens, lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids), f"tokenizer of {ref.id}")
+
+
+def held_against(run_dir: Path, old: Spec, new: Spec) -> tuple[Spec, Spec, list[Count]]:
+    """Both specifications under the limit of a run's recipe, and the run's rows held against the new one. Raises `DataError`."""
+    file = run_dir / "recipe.json"
+    if not file.is_file():
+        raise DataError("no recipe.json here", where=run_dir, hint="name a run directory with --dir")
+    limit = limit_of(Recipe.model_validate_json(file.read_bytes()))
+    old, new = old.limited(limit), new.limited(limit)
+    return old, new, stale.counts(run_dir, new, old=old, labels={stale.MENU: content_id(menu(new))})
+
+
 @dataclass
 class Bound:
     """A recipe with its parts, made when they are first needed."""
@@ -131,8 +156,19 @@ class Bound:
 
     @cached_property
     def spec(self) -> Spec:
-        """The specification, from the run directory once it is there."""
-        return spec.load(self.run.path("01_spec"))
+        """The specification, from the run directory once it is there; its views fit the recipe's limit."""
+        return spec.load(self.run.path("01_spec")).limited(limit_of(self.recipe))
+
+    @cached_property
+    def route(self) -> Route:
+        """Labels prompts that come without a category."""
+        ref = self.recipe.models.router or self.recipe.models.judge
+        return Route(
+            lambda: Router(self.play("router", ref), self.wording, self.spec, self.recipe.routing),
+            self.recipe.routing,
+            self.show("routing"),
+            self.recipe.spec.allow_stale,
+        )
 
     @cached_property
     def subject(self) -> world.Subject | None:
@@ -167,13 +203,15 @@ class Bound:
 
     def serving(self, ref: ModelRef) -> Endpoint:
         """A model behind a server; connections and store are shared by the roles that use it."""
-        reasoning: Reasoning = "optional" if ref is self.recipe.models.judge else "required"
+        roles = self.recipe.models
+        reasoning: Reasoning = "optional" if ref is roles.judge or ref is roles.router else "required"
         assert ref.server is not None
         if self._store is None:
             self._store = Store(self.till.path, self.till.limits)
-        if (ref.id, reasoning) not in self._endpoints:
-            self._endpoints[ref.id, reasoning] = Endpoint(ref.id, ref.server, store=self._store, reasoning=reasoning)
-        return self._endpoints[ref.id, reasoning]
+        key = (content_id(ref.model_dump(mode="json")), reasoning)
+        if key not in self._endpoints:
+            self._endpoints[key] = Endpoint(ref.id, ref.server, store=self._store, reasoning=reasoning)
+        return self._endpoints[key]
 
     def close(self) -> None:
         """Close the connections to servers, and the store."""

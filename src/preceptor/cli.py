@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from preceptor.lineage import Found
     from preceptor.models import Model
     from preceptor.records import Message
+    from preceptor.spec import Spec
 
 ABOUT = {
     "prompts": "collect, label, de-duplicate and split the prompts",
@@ -77,9 +78,9 @@ def run_stages(arguments: argparse.Namespace) -> None:
 
 def check_spec(arguments: argparse.Namespace) -> None:
     """`preceptor spec check PATH`: the counts, the findings; exit 2 when one of them is an error."""
-    from preceptor import spec, speclint
+    from preceptor import speclint
 
-    loaded = spec.load(_spec_path(arguments.path))
+    loaded = _load_spec(arguments.path)
     for what, count in speclint.describe(loaded):
         print(f"{count:>8,}  {what}")
     findings = speclint.check(loaded)
@@ -90,16 +91,41 @@ def check_spec(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{errors} of the findings {'is an error' if errors == 1 else 'are errors'}", where=arguments.path)
 
 
-def _spec_path(path: Path) -> Path:
-    """The specification itself, also where a recipe is named."""
-    if path.suffix != ".toml":
-        return path
-    from preceptor import recipe
+def diff_spec(arguments: argparse.Namespace) -> None:
+    """`preceptor spec diff OLD NEW`: what changed by clause, which views that reaches, and with --dir which rows of a run."""
+    from preceptor import specdiff
 
-    source = recipe.load(path).spec.source
-    if source is None:
+    old, new = _load_spec(arguments.old), _load_spec(arguments.new)
+    rows = []
+    if arguments.dir:
+        from preceptor import binding
+
+        old, new, rows = binding.held_against(arguments.dir, old, new)
+    changes, views = specdiff.diff(old, new), specdiff.reached(old, new)
+    if arguments.json:
+        import orjson
+
+        sys.stdout.write(orjson.dumps(specdiff.to_data(old, new, changes, views, rows), option=orjson.OPT_INDENT_2).decode() + "\n")
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for line in specdiff.render(changes, views, rows):
+        console.print(line, soft_wrap=True)
+
+
+def _load_spec(path: Path) -> Spec:
+    """The specification at a path; where a recipe is named, the recipe's, with its limit."""
+    from preceptor import spec
+
+    if path.suffix != ".toml":
+        return spec.load(path)
+    from preceptor import binding, recipe
+
+    plan = recipe.load(path)
+    if plan.spec.source is None:
         raise UsageError("the generated world writes this recipe's specification", where=path, hint="check 01_spec in a run directory")
-    return Path(source)
+    return spec.load(plan.spec.source).limited(binding.limit_of(plan))
 
 
 def show(arguments: argparse.Namespace) -> None:
@@ -280,6 +306,11 @@ def parser() -> Parser:
     spec = commands.add_parser("spec", help="read a specification").add_subparsers(metavar="COMMAND", required=True)
     check = _add(spec, "check", check_spec, "print its counts and whatever is wrong with it, by file and line")
     check.add_argument("path", type=Path, help="a Markdown file, a folder of them, or a recipe")
+    diff = _add(spec, "diff", diff_spec, "say which clauses changed, and which rows of a run have to be made again")
+    diff.add_argument("old", type=Path, help="a Markdown file, a folder of them, or a recipe; RUN/01_spec is what a run was made from")
+    diff.add_argument("new", type=Path, help="the same")
+    diff.add_argument("--dir", type=Path, help="a run directory: count its rows that were made from views that read differently now")
+    diff.add_argument("--json", action="store_true", help="print plain data")
     for stage in STAGES:
         if stage in ABOUT:
             _add_stage(commands, stage, ABOUT[stage], until=stage)

@@ -160,7 +160,7 @@ def _readings(
 
 
 def _blank(prompt: Prompt, view: View) -> AnswerView | FullView:
-    shown = {"messages": prompt.messages, "category": prompt.category, "opinion": prompt.opinion, "answer": ""}
+    shown = {"messages": prompt.messages, "category": prompt.category, "also": prompt.also, "opinion": prompt.opinion, "answer": ""}
     return AnswerView(**shown) if view == "answer" else FullView(**shown, reasoning="")
 
 

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from preceptor import stale, views
 from preceptor.errors import StageFailed
 from preceptor.prompts import ngrams, normalise
 from preceptor.records import Abstention, Completion, Dropped, Example, Judgement, Prompt, Verdict, content_id, judgement_from_row
@@ -146,13 +147,13 @@ def select(
     completions: Sequence[Completion],
     prompts: Mapping[str, Prompt],
     judgements: Mapping[str, Judgement],
-    policy_of: Callable[[str], str],
+    policy_of: Callable[[tuple[str, ...]], str],
     config: FilterConfig,
     held_out: AbstractSet[str] = frozenset(),
 ) -> Filtered:
     """Divide completions into examples and dropped rows.
 
-    `prompts` by prompt id, `judgements` by completion id, `policy_of`: category -> the routed view that stood in the context.
+    `prompts` by prompt id, `judgements` by completion id, `policy_of`: categories -> the routed view that stood in the context.
     Raises `StageFailed` for an example whose messages carry the routed view, and for rows that do not belong together.
     """
     faults: dict[str, tuple[str, str]] = {}
@@ -161,7 +162,7 @@ def select(
         if completion.prompt_id not in prompts:
             raise StageFailed(f"filter: completion {completion.id} names the prompt {completion.prompt_id}, which is not there")
         prompt, judgement = prompts[completion.prompt_id], judgements.get(completion.id)
-        found = fault(completion, prompt, judgement, policy_of(prompt.category), config, held_out)
+        found = fault(completion, prompt, judgement, policy_of(prompt.categories), config, held_out)
         if found:
             faults[completion.id] = found
         elif isinstance(judgement, Verdict):
@@ -182,11 +183,13 @@ def _within_quota(good: Sequence[tuple[Completion, Verdict]], quota: int) -> fro
     return frozenset(name for ranked in by_prompt.values() for _, _, name in sorted(ranked)[:quota])
 
 
-def _example(completion: Completion, verdict: Verdict, prompts: Mapping[str, Prompt], policy_of: Callable[[str], str]) -> Example:
+def _example(
+    completion: Completion, verdict: Verdict, prompts: Mapping[str, Prompt], policy_of: Callable[[tuple[str, ...]], str]
+) -> Example:
     prompt = prompts[completion.prompt_id]
-    if any(policy_of(prompt.category) in message.content for message in prompt.messages):
+    if any(policy_of(prompt.categories) in message.content for message in prompt.messages):
         raise StageFailed(
-            f"filter: the messages of prompt {prompt.id} carry the policy of {prompt.category!r}; the specification must not be in training data"
+            f"filter: the messages of prompt {prompt.id} carry the policy of {views.key(prompt.categories)!r}; the specification must not be in training data"
         )
     return Example(
         messages=prompt.messages,
@@ -211,27 +214,32 @@ def _dropped(completion: Completion, judgements: Mapping[str, Judgement], reason
     )
 
 
-def run(run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", evaluation: Sequence[Prompt] = ()) -> Summary:
+def run(
+    run: Run, config: FilterConfig, spec: Spec, *, detail: Detail = "full", evaluation: Sequence[Prompt] = (), allow_stale: bool = False
+) -> Summary:
     """Read `02`, `03` and `04`, write `05_examples.jsonl` and `05_dropped.jsonl`.
 
     `detail` is that of the generation, whose routed views must not come through. `evaluation`: the prompts of all suites. Raises
-    `StageFailed` when no example is left.
+    `StageFailed` when no example is left, and for rows made from a view that has changed since, unless `allow_stale`.
     """
     inputs = [run.path(name) for stage in ("prompts", "generate", "judge") for name in ARTEFACTS[stage]]
     outputs = ARTEFACTS["filter"]
     held_out = frozenset(normalise(prompt.messages) for prompt in evaluation)
-    identity = {"spec": spec.hash, "detail": detail, "evaluation": content_id(sorted(held_out))}
+    old = stale.refuse(run.root, spec, "filter", allow_stale=allow_stale)
+    prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
+    ground = stale.ground(run, spec, detail, {prompt.id: prompt.categories for prompt in prompts.values()}, allow_stale=allow_stale)
+    identity = {**ground.identity, "detail": detail, "evaluation": content_id(sorted(held_out)), "stale": old}
     step = run.step("filter", config=config.model_dump(mode="json"), inputs=inputs, identity=identity, outputs=outputs)
     if step.done:
         return step.summary
-    prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
     completions = read_records(inputs[1], Completion.from_row)
     judgements = {judgement.completion_id: judgement for judgement in read_records(inputs[2], judgement_from_row)}
-    policies = {category: spec.for_category(category, detail) for category in spec.categories}
-    filtered = select(completions, prompts, judgements, policies.__getitem__, config, held_out)
+    filtered = select(completions, prompts, judgements, lambda categories: spec.for_categories(categories, detail), config, held_out)
     reasons = Counter(row.reason for row in filtered.dropped)
     if not filtered.examples:
         raise StageFailed(f"filter: none of {len(completions)} completions became an example: {dict(reasons)}")
     for name, rows in zip(outputs, (filtered.examples, filtered.dropped), strict=True):
         step.write_rows(name, (row.to_row() for row in rows))
-    return step.finish(ledger=Ledger(rows_in=len(completions), rows_out=len(filtered.examples), rejected=reasons))
+    return step.finish(
+        ledger=Ledger(rows_in=len(completions), rows_out=len(filtered.examples), rejected=reasons), notes={"stale": old} if old else {}
+    )

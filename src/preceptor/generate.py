@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from preceptor import stale
 from preceptor.errors import StageFailed, UsageError
 from preceptor.models import Lazily, Model, Reply, Request
 from preceptor.prompts import ARTEFACT as PROMPTS
@@ -85,13 +86,13 @@ def draw_seed(seed: int, prompt_id: str, sample: int) -> int:
 
 def plan(prompts: Sequence[Prompt], config: GenerateConfig) -> list[Draw]:
     """All draws, in the order of their rows: prompts as given, grouped by category, samples together."""
-    grouped = sorted(prompts, key=lambda prompt: prompt.category)
+    grouped = sorted(prompts, key=lambda prompt: prompt.categories)
     return [Draw(prompt, sample, draw_seed(config.seed, prompt.id, sample)) for prompt in grouped for sample in range(config.samples)]
 
 
 def messages_for(prompt: Prompt, spec: Spec, wording: Wording, config: GenerateConfig) -> tuple[Message, ...]:
     """What the model is shown for one prompt: spec(category) and the conversation."""
-    policy = spec.for_category(prompt.category, config.detail)
+    policy = spec.for_categories(prompt.categories, config.detail)
     return wording.generate(policy, prompt) if config.shape == "chat" else wording.generate_wrapped(policy, prompt)
 
 
@@ -139,26 +140,46 @@ def check_failures(failed: Sequence[Completion], total: int, config: GenerateCon
     )
 
 
+def same_draw(entry: Mapping[str, Any], identity: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether an earlier step drew as this one does: same model and wording, same settings but for which draws there are."""
+    drawn = {name: value for name, value in settings.items() if name not in ("samples", "split")}
+    made_by = {name: identity[name] for name in ("model", "wording")}
+    return drawn.items() <= entry["config"].items() and made_by.items() <= entry["identity"].items()
+
+
 def run(
-    run: Run, config: GenerateConfig, spec: Spec, model: Model, wording: Wording, progress: Progress = lambda done, total: None
+    run: Run,
+    config: GenerateConfig,
+    spec: Spec,
+    model: Model,
+    wording: Wording,
+    progress: Progress = lambda done, total: None,
+    *,
+    allow_stale: bool = False,
 ) -> Summary:
     """Read `02_prompts.jsonl`, write `03_completions.jsonl`, resume where a killed run stopped.
 
-    The ledger counts draws; `notes` counts them by status. Raises `UsageError` when the split has no prompts, `StageFailed`
-    when too many draws failed at the model.
+    Draws that were made before, by the same model from the same view, are kept as they are; with `allow_stale` those from another view as
+    well. The ledger counts draws; `notes` counts them by status. Raises `UsageError` when the split has no prompts, `StageFailed` when too many
+    draws failed at the model.
     """
     source = run.path(PROMPTS)
-    identity = {"model": model.identity, "wording": wording.identity, "spec": spec.hash}
+    prompts = [prompt for prompt in read_records(source, Prompt.from_row) if prompt.split == config.split]
+    draws = plan(prompts, config)
+    ground = stale.ground(run, spec, config.detail, {draw.key: draw.prompt.categories for draw in draws}, allow_stale=allow_stale)
+    identity = {"model": model.identity, "wording": wording.identity, **ground.identity}
     settings = config.model_dump(mode="json", exclude={"max_failed"})  # when to give up changes no row
     step = run.step("generate", config=settings, inputs=[source], identity=identity, outputs=[ARTEFACT], seed=config.seed)
     if step.done:
         return step.summary
-    draws = plan([prompt for prompt in read_records(source, Prompt.from_row) if prompt.split == config.split], config)
     if not draws:
         raise UsageError(
             f"no prompt has the split {config.split!r}", where=source, hint="set generate.split, or change prompts.rl_fraction"
         )
     with step.journal(ARTEFACT, key=row_key) as journal:
+        kept = ground.keep(
+            "generate", ARTEFACT, journal, lambda entry, row: row["status"] != "failed" and same_draw(entry, identity, settings)
+        )
         todo = [draw for draw in draws if draw.key not in journal.keys]
         failed: list[Completion] = []
         for completion in generate(todo, spec, model, wording, config):
@@ -172,7 +193,9 @@ def run(
             journal.append(completion.to_row())
         rows = [Completion.from_row(row) for row in journal.rows()]
     return step.finish(
-        order=[draw.key for draw in draws], ledger=_ledger(rows, len(draws)), notes={"status": Counter(row.status for row in rows)}
+        order=[draw.key for draw in draws],
+        ledger=_ledger(rows, len(draws)),
+        notes={"status": Counter(row.status for row in rows)} | ({"kept": kept} if kept else {}),
     )
 
 

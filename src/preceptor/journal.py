@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, TypeVar
 
 import orjson
 
 from preceptor.errors import DataError, boundary
+from preceptor.records import content_id
 
 FSYNC_SECONDS = 5.0
 """A killed process loses nothing that was appended; a power cut loses at most this much."""
@@ -77,6 +79,16 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sound_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file that are whole and whose id is that of their content: not one that was cut off, damaged or edited."""
+    with path.open("rb") as file:
+        for line, text in enumerate(file, start=1):
+            with suppress(DataError):
+                row = parse_line(text, path, line)
+                if row.get("id") == content_id({name: value for name, value in row.items() if name != "id"}):
+                    yield row
 
 
 class Journal:

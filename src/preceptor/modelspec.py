@@ -12,7 +12,8 @@ other categories is none itself. The summary of a category is its title and the 
 document are imperatives. Dispositions are None: the document does not sort its sections into comply, refuse and
 safe-complete. The red lines and general principles of the overview stand before everything; the section on how to
 refuse is the style of refusing. Dialogues become the examples of their clause. The prompts in `examples/` are
-evaluation data: they are read and counted, and never become part of a routed view.
+evaluation data: they are read and counted, become the `tests` of the `Spec` (each with the category of the section its footnote stands in),
+and never become part of a routed view.
 
 Not here: the rendered HTML editions, and earlier editions with other authority names.
 """
@@ -27,9 +28,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from preceptor.errors import SpecError
 from preceptor.markdown import Heading, Place, heading, links, scan
-from preceptor.records import CaseExample, Clause
+from preceptor.records import CaseExample, Clause, Message, Meta, Prompt
 from preceptor.spec import Category, Spec, Style, read_text
 from preceptor.speclint import Finding
 
@@ -359,7 +362,31 @@ def to_spec(document: ModelSpec) -> Spec:
         references=document.references,
         noticed=tuple(findings(document)),
         counted=tuple(counts(document)),
+        tests=tuple(tests(document, members)),
     )
+
+
+def tests(document: ModelSpec, members: Mapping[str, Sequence[Section]]) -> Iterator[Prompt]:
+    """The prompts of the example files, in the order of their names.
+
+    Each belongs to the section where its footnote stands, or, where the text has no such footnote, to the one whose title the file gives; its
+    category is the one that has this section among its `members`, and stays empty where there is none.
+    """
+    homes = {section.title: section.id for section in document.sections}
+    tagged = {footnote.tag: section.id for section in document.sections for footnote in section.footnotes}
+    category_of = {section.id: category for category, found in members.items() for section in found}
+    for example in document.examples.values():
+        section = tagged.get(example.tag) or homes.get(example.section, "")
+        for number, dialogue in enumerate(example.prompts):
+            meta: Meta = {"clause": section, "file": Path(example.file).name, "number": number, "caption": dialogue.caption}
+            yield Prompt(messages=_messages(dialogue, example.file), category=category_of.get(section, ""), split="", meta=meta)
+
+
+def _messages(dialogue: Dialogue, file: str) -> tuple[Message, ...]:
+    try:
+        return tuple(Message.model_validate({"role": turn.role, "content": turn.text}) for turn in dialogue.turns)
+    except ValidationError:
+        raise SpecError("a test leaves out turns by `[...]`: nobody can answer it", where=file, line=dialogue.line) from None
 
 
 def _categories(sections: Sequence[Section]) -> dict[str, list[Section]]:

@@ -19,8 +19,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from preceptor import aggregate, card, estimate, evals, filter, generate, judge, opinions, prompts, runs, spec, speclint, star1
-from preceptor.binding import Bound, Till, grounded, path_of, progress_bars, workers_of
+from preceptor import (
+    aggregate,
+    card,
+    estimate,
+    evals,
+    filter,
+    generate,
+    judge,
+    labels,
+    opinions,
+    prompts,
+    routing,
+    runs,
+    spec,
+    speclint,
+    stale,
+    star1,
+)
+from preceptor.binding import Bound, Till, grounded, limit_of, path_of, progress_bars, workers_of
 from preceptor.errors import DataError, SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
@@ -29,8 +46,9 @@ from preceptor.models import Model
 from preceptor.models.store import Limits, Spent
 from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
-from preceptor.records import Completion, Example, Prompt, Score, judgement_from_row
-from preceptor.runs import Ledger, Run, read_records
+from preceptor.records import Completion, Example, Prompt, Score, content_id, judgement_from_row
+from preceptor.runs import Ledger, Run, read_manifest, read_records
+from preceptor.spec import Detail, Spec
 from preceptor.stats import Confusion
 from preceptor.training import RlJob, SftJob, Training, train
 from preceptor.world import bars
@@ -148,7 +166,9 @@ def _spec(bound: Bound) -> None:
     """Copy the specification into the run directory; an error of the lint stops here."""
     text, source = (bound.subject.markdown(), None) if bound.subject else (None, Path(str(bound.recipe.spec.source)))
     loaded = spec.parse(text, source="world") if text is not None else spec.load(source)  # type: ignore[arg-type]
-    step = bound.run.step("spec", config={}, inputs=[], identity={"spec": loaded.hash}, outputs=["01_spec"])
+    loaded = loaded.limited(limit_of(bound.recipe))
+    identity = {"spec": loaded.hash} | ({"limit": loaded.limit.max_tokens, "counter": loaded.limit.counter} if loaded.limit else {})
+    step = bound.run.step("spec", config={}, inputs=[], identity=identity, outputs=["01_spec"])
     if step.done:
         return
     errors = [finding for finding in speclint.check(loaded) if finding.severity == "error"]
@@ -162,31 +182,61 @@ def _spec(bound: Bound) -> None:
     elif source is not None:
         shutil.copy(source, folder / source.name)
     clauses = len(loaded.clauses)
-    step.finish(ledger=Ledger(rows_in=clauses, rows_out=clauses), notes=dict(speclint.describe(loaded)))
+    step.finish(
+        ledger=Ledger(rows_in=clauses, rows_out=clauses),
+        notes={**dict(speclint.describe(loaded)), **_shortened(loaded, bound.recipe.spec.detail)},
+    )
+
+
+def _shortened(loaded: Spec, detail: Detail) -> dict[str, object]:
+    """For the manifest: how long each category's view is under the limit, and what it leaves out."""
+    if loaded.limit is None:
+        return {}
+    found = {category: loaded.view((category,), detail) for category in loaded.categories}
+    return {
+        "counted_by": loaded.limit.counter,
+        "tokens": {category: view.tokens for category, view in found.items()},
+        "left_out": {category: view.left_out for category, view in found.items() if view.left_out},
+    }
 
 
 def _prompts(bound: Bound) -> None:
     config, imported = bound.recipe.prompts, bound.recipe.star1
     drawn = bound.subject.training_prompts() if bound.subject else star1.read(imported, config) if imported else None
-    config = star1.settings(config) if imported else config
-    prompts.run(bound.run, config, bound.spec, prompts=drawn, evaluation=bound.evaluation, progress=bound.show("prompts"))
+    config, route = star1.settings(config) if imported else config, bound.route
+    show = bound.show("prompts")
+    prompts.run(bound.run, config, bound.spec, prompts=drawn, evaluation=bound.evaluation, route=route, progress=show)
+    if route.used:
+        _print_routing(bound)
+
+
+def _print_routing(bound: Bound) -> None:
+    """What the router made of the prompts, on the terminal."""
+    notes = read_manifest(bound.run.root)["steps"][routing.STEP]["notes"]
+    table = Table("figure", "found", "interval", "n", title="routing", title_justify="left")
+    for name, figure in labels.figures(notes):
+        table.add_row(name, f"{figure['value']:.3f}", f"{figure['low']:.3f} to {figure['high']:.3f}", str(figure["n"]))
+    Console().print(table)
+    for reason, count in notes["unlabelled"].items():
+        Console().print(f"{count} not labelled: {reason}")
 
 
 def _generate(bound: Bound) -> None:
-    if bound.recipe.star1:
-        star1.generate(bound.run, bound.recipe.star1, bound.recipe.generate.split, bound.recipe.prompts.local_copies)
+    recipe, models = bound.recipe, bound.recipe.models
+    if recipe.star1:
+        star1.generate(bound.run, recipe.star1, recipe.generate.split, recipe.prompts.local_copies)
         return
-    models = bound.recipe.models
-    model = bound.play("G_base", models.generator or models.policy)
-    generate.run(bound.run, bound.recipe.generate, bound.spec, model, bound.wording, bound.show("generate"))
+    model, report = bound.play("G_base", models.generator or models.policy), bound.show("generate")
+    generate.run(bound.run, recipe.generate, bound.spec, model, bound.wording, report, allow_stale=recipe.spec.allow_stale)
 
 
 def _judge(bound: Bound) -> None:
-    if bound.recipe.star1:
-        star1.judge(bound.run, bound.recipe.star1, bound.recipe.prompts.local_copies)
+    recipe = bound.recipe
+    if recipe.star1:
+        star1.judge(bound.run, recipe.star1, recipe.prompts.local_copies)
         return
-    model = bound.play("G_RM", bound.recipe.models.judge)
-    judge.run(bound.run, Judge(model, bound.wording, bound.spec, bound.recipe.judge), bound.show("judge"))
+    reader = Judge(bound.play("G_RM", recipe.models.judge), bound.wording, bound.spec, recipe.judge)
+    judge.run(bound.run, reader, bound.show("judge"), allow_stale=recipe.spec.allow_stale)
     _opinions(bound)
     if bound.subject:
         bound.run.write("04_confusion.json", orjson.dumps(_confusion(bound), option=orjson.OPT_INDENT_2))
@@ -224,11 +274,15 @@ def _confusion_row(group: str, name: str, cell: Confusion) -> dict[str, object]:
 
 
 def _filter(bound: Bound) -> None:
-    filter.run(bound.run, bound.recipe.filter, bound.spec, detail=bound.recipe.spec.detail, evaluation=bound.evaluation)
+    allow_stale = bound.recipe.spec.allow_stale
+    filter.run(
+        bound.run, bound.recipe.filter, bound.spec, detail=bound.recipe.spec.detail, evaluation=bound.evaluation, allow_stale=allow_stale
+    )
 
 
 def _sft(bound: Bound) -> None:
     """Both SFT arms side by side."""
+    stale.refuse(bound.run.root, bound.spec, "sft", allow_stale=bound.recipe.spec.allow_stale)
     examples = bound.run.path("05_examples.jsonl")
     capability = bound.subject.capability() if bound.subject else _capability_rows(bound.recipe)
     jobs = []
@@ -238,7 +292,7 @@ def _sft(bound: Bound) -> None:
         identity = {
             "base": bound.model("G_base", bound.policy_path).identity,
             "capability": [row.id for row in capability],
-            "spec": bound.spec.hash,
+            "views": content_id(list(_policy_texts(bound))),
         }
         step = bound.run.step(
             f"sft/{arm}", config=settings, inputs=[examples], identity=identity, outputs=[f"06_sft/{arm}"], seed=config.seed
@@ -265,6 +319,7 @@ def _capability_rows(recipe: Recipe) -> list[Example]:
 
 def _rl(bound: Bound) -> None:
     """Both RL arms side by side, each with the judge in its own process."""
+    stale.refuse(bound.run.root, bound.spec, "rl", allow_stale=bound.recipe.spec.allow_stale)
     recipe, source = bound.recipe, bound.run.path("02_prompts.jsonl")
     reward = recipe.reward_judge
     jobs = []
@@ -278,7 +333,7 @@ def _rl(bound: Bound) -> None:
         }
         if recipe.reward.helpfulness:
             identity["combined"] = {"helpfulness": recipe.reward.helpfulness, "combine": recipe.reward.combine, "gate": recipe.reward.gate}
-        identity |= {"spec": bound.spec.hash, "wording": bound.wording.identity}
+        identity |= {"views": content_id(list(_policy_texts(bound))), "wording": bound.wording.identity}
         step = bound.run.step(
             f"rl/{arm}",
             config=config.model_dump(mode="json"),
@@ -301,9 +356,15 @@ def _rl(bound: Bound) -> None:
             recipe.reward.helpfulness,
             recipe.reward.combine,
             recipe.reward.gate,
+            _elsewhere(recipe),
         )
         jobs.append(Training(step, arm, config.steps, job))
     train(bound, [job for job in jobs if not job.step.done])
+
+
+def _elsewhere(recipe: Recipe) -> Recipe:
+    """The recipe for a process that may stand in another folder."""
+    return recipe.model_copy(update={"models": recipe.models.model_copy(update={"policy": grounded(recipe.models.policy)})})
 
 
 def arms(bound: Bound) -> list[Arm]:

@@ -6,7 +6,8 @@ one's own with rows
     {"prompt": "How do I ...?", "category": "tools"}
     {"messages": [{"role": "user", "content": "..."}], "category": "tools", "split": "rl", "meta": {"source": "..."}}
 
-where further keys with plain values are taken into `meta`. Out: `02_prompts.jsonl`; what was removed, counted by reason; and for sources
+where further keys with plain values are taken into `meta`; or the specification's own examples. A row without a category is labelled by
+the router that is handed in. Out: `02_prompts.jsonl`; what was removed, counted by reason; and for sources
 `02_sources.json`, the manifest of what was read, under which licence, by whose leave, and what became of it.
 
 The one idea: two prompts are the same when their normalised texts are (case, white space, unicode form, punctuation at the
@@ -17,7 +18,7 @@ What was made elsewhere is screened as well: near duplicates and personal data g
 short ones share their phrasing by design; for the same reason `ngram`, which catches long passages shared with the evaluations, is off
 until it is set.
 
-Not here: likeness in meaning, labelling.
+Not here: likeness in meaning, how labels are found (`routing`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -45,7 +46,10 @@ from preceptor.spec import Spec
 (ARTEFACT,) = ARTEFACTS["prompts"]
 MANIFEST = "02_sources.json"
 Progress = Callable[[int, int], None]
-_OWN_KEYS = frozenset({"messages", "prompt", "category", "split", "meta"})
+_OWN_KEYS = frozenset({"messages", "prompt", "category", "also", "split", "meta"})
+
+UNROUTED = ""
+"""The category of a prompt that has none yet. No such prompt is ever written to `02_prompts.jsonl`."""
 
 
 class ScreenConfig(BaseModel):
@@ -66,6 +70,9 @@ class PromptsConfig(BaseModel):
 
     path: Path | None = None
     """JSONL file of one's own, taken without questions; None when the prompts are handed in or have sources."""
+    from_spec: bool = False
+    """Take the prompts that the specification brings as tests of its clauses: the example files of the OpenAI Model Spec, or the examples
+    under the rules. They are what its authors test by: what is trained on them is not measured by them any more."""
     sources: tuple[SourceConfig, ...] = ()
     """Files and data sets others made: their terms are checked."""
     evaluations: tuple[SourceConfig, ...] = ()
@@ -133,7 +140,13 @@ def _prompt(line: bytes, path: Path, number: int) -> Prompt:
     messages = row["messages"] if "messages" in row else [{"role": "user", "content": row["prompt"]}]
     try:
         return Prompt.model_validate(
-            {"messages": messages, "category": row.get("category"), "split": row.get("split", ""), "meta": _meta(row)}
+            {
+                "messages": messages,
+                "category": row["category"] if row.get("category") is not None else UNROUTED,
+                "also": row.get("also", ()),
+                "split": row.get("split", ""),
+                "meta": _meta(row),
+            }
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -146,19 +159,28 @@ def _meta(row: dict[str, Any]) -> Any:
     return {**given, **extra} if isinstance(given, dict) else given
 
 
-def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int | None) -> None:
-    """Raise `DataError` for a category the specification does not have and for a conversation that does not end on a user turn."""
-    if prompt.category not in spec.categories:
+def check(prompt: Prompt, spec: Spec, *, where: Path | str, line: int | None, routed: bool = False) -> None:
+    """Raise `DataError` for a category the specification does not have and for a conversation that does not end on a user turn.
+
+    A prompt without a category is let through where it will be `routed`.
+    """
+    given = () if routed and prompt.category == UNROUTED else prompt.categories
+    if unknown := [category for category in given if category not in spec.categories]:
         raise DataError(
-            f"unknown category {prompt.category!r}",
+            f"unknown category {unknown[0]!r}" if unknown[0] else "no category, and no router to find one",
             where=where,
             line=line,
             hint=f"the specification has {', '.join(sorted(spec.categories))}",
         )
-    if not prompt.messages or prompt.messages[-1].role != "user":
+    if not ends_on_user(prompt):
         raise DataError("the conversation does not end on a user turn", where=where, line=line)
     if not any(message.content.strip() for message in prompt.messages if message.role == "user"):
         raise DataError("the conversation has no words", where=where, line=line)
+
+
+def ends_on_user(prompt: Prompt) -> bool:
+    """Whether it is the assistant's turn."""
+    return bool(prompt.messages) and prompt.messages[-1].role == "user"
 
 
 # Collecting
@@ -329,6 +351,26 @@ def leave(source: sources.Found, config: PromptsConfig) -> dict[str, Any]:
 # The stage
 
 
+@dataclass(frozen=True)
+class Routing:
+    """Prompts with their labels, and how many were dropped for which reason."""
+
+    prompts: tuple[Prompt, ...]
+    dropped: dict[str, int]
+
+
+class Route(Protocol):
+    """What labels prompts that have no category."""
+
+    def identity(self, prompts: Sequence[Prompt]) -> str | None:
+        """Hash of what determines the labels of these prompts; None where nothing is asked."""
+        ...
+
+    def __call__(self, run: Run, prompts: Sequence[Prompt]) -> Routing:
+        """Label those without a category; the others stay as they are."""
+        ...
+
+
 def run(
     run: Run,
     config: PromptsConfig,
@@ -336,51 +378,68 @@ def run(
     *,
     prompts: Iterable[Prompt] | Read | None = None,
     evaluation: Sequence[Prompt] = (),
+    route: Route | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Summary:
-    """Write `02_prompts.jsonl` from `config.path`, from `config.sources` or from `prompts`; and `02_sources.json` where there are sources.
+    """Write `02_prompts.jsonl` from `config.path`, from `config.sources`, from the specification's own examples or from `prompts`; and
+    `02_sources.json` where there are sources. `route` labels prompts without a category.
 
     `evaluation`: every evaluation prompt, those of `held_out(config)` among them. Raises `UsageError` when there is not exactly one
     place where prompts come from, when a source's terms stand against it, and when no prompt is left.
     """
-    read = _read(config, prompts)
+    read = _read(config, spec, prompts)
     for where, line, prompt in read.rows:
-        check(prompt, spec, where=where, line=line)
+        check(prompt, spec, where=where, line=line, routed=route is not None)
+    given = [prompt for _, _, prompt in read.rows]
     identity: dict[str, Any] = {
         "spec": spec.hash,
-        "prompts": content_id([prompt.id for _, _, prompt in read.rows]),
+        "prompts": content_id([prompt.id for prompt in given]),
         "evaluation": content_id([prompt.id for prompt in evaluation]),
     }
     if read.sources:
         identity["sources"] = content_id(read.sources)
-    settings = config.model_dump(mode="json", exclude={"path", "local_copies", "evaluations"})  # the identity holds what was read from them
+    if route and (router := route.identity(given)):
+        identity["router"] = router
+    read_from = {"path", "from_spec", "local_copies", "evaluations"}  # the identity holds what was read from them
+    settings = config.model_dump(mode="json", exclude=read_from)
     outputs = [ARTEFACT, MANIFEST] if read.sources else [ARTEFACT]
     step = run.step("prompts", config=settings, inputs=[], identity=identity, outputs=outputs, seed=config.seed)
     if step.done:
         return step.summary
-    collected = collect([prompt for _, _, prompt in read.rows], evaluation, config, progress)
-    rejected = _total(read.rejected) + Counter(collected.removed)
-    rows_in = len(collected.prompts) + rejected.total()
-    if not collected.prompts:
+    collected = collect(given, evaluation, config, progress)
+    routing = route(run, collected.prompts) if route else Routing(collected.prompts, {})
+    rejected = _total(read.rejected) + Counter(collected.removed) + Counter(routing.dropped)
+    rows_in = len(routing.prompts) + rejected.total()
+    if not routing.prompts:
         raise UsageError(f"no prompt is left of {rows_in}: {dict(rejected) or 'the source is empty'}", where=_place(config))
-    step.write_rows(ARTEFACT, (prompt.to_row() for prompt in collected.prompts))
+    step.write_rows(ARTEFACT, (prompt.to_row() for prompt in routing.prompts))
     if read.sources:
-        step.write(MANIFEST, orjson.dumps(_manifest(read, collected, evaluation, config), option=orjson.OPT_INDENT_2))
-    ledger = Ledger(rows_in=rows_in, rows_out=len(collected.prompts), rejected=rejected)
-    notes = {"split": Counter(prompt.split for prompt in collected.prompts), "met": collected.met, "masked": collected.masked}
+        manifest = _manifest(read, collected, routing, evaluation, config)
+        step.write(MANIFEST, orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    ledger = Ledger(rows_in=rows_in, rows_out=len(routing.prompts), rejected=rejected)
+    notes = {
+        "split": Counter(prompt.split for prompt in routing.prompts),
+        "several_categories": sum(bool(prompt.also) for prompt in routing.prompts),
+        "met": collected.met,
+        "masked": collected.masked,
+    }
     return step.finish(ledger=ledger, notes={name: note for name, note in notes.items() if note})
 
 
-def _read(config: PromptsConfig, prompts: Iterable[Prompt] | Read | None) -> Read:
-    if [config.path is not None, bool(config.sources), prompts is not None].count(True) != 1:
+def _read(config: PromptsConfig, spec: Spec, prompts: Iterable[Prompt] | Read | None) -> Read:
+    if [config.path is not None, bool(config.sources), config.from_spec, prompts is not None].count(True) != 1:
         raise UsageError(
-            "prompts come either from a file, from sources or from the recipe's world, not from several and not from none",
-            hint="set prompts.path or [[prompts.sources]]",
+            "prompts come from a file, from sources, from the specification or from the recipe's world: exactly one of them",
+            hint="set prompts.path, [[prompts.sources]], or prompts.from_spec = true",
         )
     if isinstance(prompts, Read):
         return prompts
     if config.sources:
         return _read_sources(config)
+    if config.from_spec:
+        fit = [prompt for prompt in spec.tests if ends_on_user(prompt)]
+        unfit = Counter({"no_user_turn": len(spec.tests) - len(fit)})
+        return Read([(spec.source, number, prompt) for number, prompt in enumerate(fit, start=1)], rejected={"": +unfit})
     if config.path:
         return Read([(config.path, line, prompt) for line, prompt in read_jsonl(config.path)])
     return Read([("<prompts>", number, prompt) for number, prompt in enumerate(prompts or (), start=1)])
@@ -390,10 +449,13 @@ def _place(config: PromptsConfig) -> Path | str:
     return config.path or ", ".join(source.title for source in config.sources) or "<prompts>"
 
 
-def _manifest(read: Read, collected: Collected, evaluation: Sequence[Prompt], config: PromptsConfig) -> dict[str, Any]:
+def _manifest(read: Read, collected: Collected, routing: Routing, evaluation: Sequence[Prompt], config: PromptsConfig) -> dict[str, Any]:
     """Sources with their terms and counts, what they were screened for, and which evaluation sets they met."""
-    kept = Counter(str(prompt.meta.get("source", "")) for prompt in collected.prompts)
+    kept = Counter(str(prompt.meta.get("source", "")) for prompt in routing.prompts)
+    unlabelled = Counter(str(prompt.meta.get("source", "")) for prompt in collected.prompts) - kept
     removed = {name: Counter(read.rejected[name]) + Counter(collected.by_source.get(name, {})) for name in read.rejected}
+    for name, count in unlabelled.items():
+        removed[name]["unlabelled"] += count
     sets = Counter(prompt.split for prompt in evaluation)
     return {
         "sources": [{**row, "rows_kept": kept[row["name"]], "removed": dict(removed[row["name"]])} for row in read.sources],

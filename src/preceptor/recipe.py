@@ -35,6 +35,7 @@ from preceptor.models.endpoint import EndpointConfig
 from preceptor.prompts import PromptsConfig
 from preceptor.rewards import Combination
 from preceptor.rl import RlConfig
+from preceptor.routing import RoutingConfig
 from preceptor.sft import SftConfig
 from preceptor.star1 import Star1Config
 from preceptor.template import TemplateArguments
@@ -86,6 +87,11 @@ class SpecSection(Section):
     """A Markdown file or a folder of them; left out exactly when the generated world writes the specification."""
     detail: Literal["full", "rules"] = "full"
     """Whether the routed specification carries rationale and examples: `rules` for the small models of the world."""
+    allow_stale: bool = False
+    """Keep, and learn from, rows that were made from a specification that says something else now. false: they are made again."""
+    max_tokens: int | None = Field(default=None, ge=1)
+    """Most tokens of a routed view; views that are longer leave out pieces in a stated order (`views`). Counted by the policy's tokenizer where
+    it is on this machine, else estimated on the high side. None: no limit."""
 
 
 class ModelRef(Section):
@@ -137,6 +143,8 @@ class ModelsSection(Section):
     """What generates in its place: usually the same weights behind a fast server. None: the policy itself."""
     judge: ModelRef
     """G_RM: it judges completions for the filter and for RL."""
+    router: ModelRef | None = None
+    """Labels prompts that come without a category. None: the judge's model does."""
     wording: str = "full"
     """A folder of texts: `brief` for the small models of the world, `full` for real ones."""
 
@@ -191,6 +199,7 @@ class Recipe(Section):
     spec: SpecSection
     models: ModelsSection
     prompts: PromptsConfig
+    routing: RoutingConfig
     generate: GenerateConfig
     judge: JudgeConfig
     filter: FilterConfig

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from preceptor.errors import DataError
 
@@ -128,11 +128,35 @@ def _absent(value: object) -> bool:
     return value is None
 
 
-class Prompt(Record):
-    """A conversation that ends on a user turn, with its category label and its split. Carries no spec text."""
+def _empty(value: tuple[str, ...]) -> bool:
+    return not value
+
+
+class Routed(Record):
+    """Something that belongs to categories of a specification. `also` is not written where it is empty, so that most rows, and their ids,
+    have one category and nothing else."""
 
     messages: tuple[Message, ...]
     category: str
+    """The main one."""
+    also: tuple[str, ...] = Field(default=(), exclude_if=_empty)
+    """Further categories that bear on it; the routed view has the rules of all."""
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """All of them, the main one first."""
+        return (self.category, *self.also)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError(f"a category stands twice: {', '.join(self.categories)}")
+        return self
+
+
+class Prompt(Routed):
+    """A conversation that ends on a user turn, with its category labels and its split. Carries no spec text."""
+
     split: str
     """`train`, `rl`, or the name of an evaluation suite."""
     meta: Meta = Field(default_factory=dict)
@@ -171,21 +195,17 @@ class Completion(Record):
     completion_tokens: int = 0
 
 
-class AnswerView(Record):
+class AnswerView(Routed):
     """What a judge is shown in RL: the conversation, the answer, the routed specification. There is no field for
     the reasoning, so it cannot be passed by mistake (paper, section 2.4)."""
 
-    messages: tuple[Message, ...]
-    category: str
     answer: str
     opinion: Opinion | None = Field(default=None, exclude_if=_absent)
 
 
-class FullView(Record):
+class FullView(Routed):
     """What a judge is shown when filtering SFT data: the reasoning as well (paper, section 2.3.2)."""
 
-    messages: tuple[Message, ...]
-    category: str
     answer: str
     reasoning: str
     opinion: Opinion | None = Field(default=None, exclude_if=_absent)

@@ -130,7 +130,7 @@ class Referee:
 
     @staticmethod
     def _view(prompt: Prompt, split: Split) -> AnswerView:
-        return AnswerView(messages=prompt.messages, category=prompt.category, answer=split.answer, opinion=prompt.opinion)
+        return AnswerView(messages=prompt.messages, category=prompt.category, also=prompt.also, answer=split.answer, opinion=prompt.opinion)
 
     def _measure(self, triples: Sequence[tuple[Prompt, str, str]]) -> Sequence[float | None]:
         return self.probe(triples) if self.probe and triples else [None] * len(triples)

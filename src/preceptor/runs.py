@@ -63,6 +63,9 @@ ARTEFACTS: dict[str, tuple[str, ...]] = {
 }
 """What each stage leaves behind. `06_sft` and `07_rl` hold one folder per arm."""
 
+LABELS = "02_labels.jsonl"
+"""What the router said, where some prompts came without a category: a part of the stage `prompts`."""
+
 NON_IDENTITY: frozenset[str] = frozenset(
     {"batch_size", "concurrency", "device", "prefix_cache", "progress", "retries", "save_every", "threads", "timeout_seconds", "workers"}
     | {"max_abstention", "max_failed"}
@@ -305,7 +308,8 @@ class Step:
         before = parse_line(mark.read_bytes(), mark, 1) if mark.exists() else None
         if before is None or before["fingerprint"] != self.fingerprint:
             self._supersede(before)
-            before = {"fingerprint": self.fingerprint, "started": _now(), "resumed": -1}
+            entry = {name: self._entry[name] for name in ("config", "identity")}
+            before = {"fingerprint": self.fingerprint, "started": _now(), "resumed": -1, **entry}
         before["resumed"] += 1
         self._entry.update(started=before["started"], resumed=before["resumed"])
         write_atomic(mark, [orjson.dumps(before)])
@@ -321,7 +325,7 @@ class Step:
         """Move what another fingerprint left behind: final outputs, and rows of work that was not finished."""
         old = self._run.manifest["steps"].get(self.name, before or {"fingerprint": "unknown"})
         paths = [self._run.path(name) for name in self.outputs]
-        self._run.supersede(self.name, old["fingerprint"], [path for path in [*paths, self._work] if path.exists()])
+        self._run.supersede(self.name, old["fingerprint"], [path for path in [*paths, self._work] if path.exists()], old)
         self._run.remove(self.name)
 
     def _stage_journals(self, order: list[Key] | None) -> None:
@@ -438,17 +442,28 @@ class Run:
     def _save(self) -> None:
         write_atomic(self.root / "manifest.json", [orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2)])
 
-    def supersede(self, step: str, mark: str, paths: Sequence[Path]) -> None:
-        """Move `paths` into a new folder of `superseded/`."""
+    def supersede(self, step: str, mark: str, paths: Sequence[Path], entry: Mapping[str, Any] | None = None) -> None:
+        """Move `paths` into a new folder of `superseded/`, with the manifest's `entry` about them beside them."""
         if not paths:
             return
         home = self.root / "superseded"
         home.mkdir(exist_ok=True)
         folder = home / f"{1 + len(list(home.iterdir())):04d}-{step.replace('/', '.')}-{mark}"
+        if entry and "identity" in entry:
+            write_atomic(folder / "entry.json", [orjson.dumps(dict(entry), option=orjson.OPT_INDENT_2)])
         for path in paths:
             target = folder / path.relative_to(self.root)
             target.parent.mkdir(parents=True, exist_ok=True)
             path.rename(target)
+
+    def superseded(self, step: str, output: str) -> Iterator[tuple[dict[str, Any], Path]]:
+        """`(config and identity, file)` for each earlier `output` of the step, newest first, journals of work never finished among them."""
+        work = f"in_progress/{step.replace('/', '.')}"
+        for folder in sorted((self.root / "superseded").glob(f"*-{step.replace('/', '.')}-*"), reverse=True):
+            for mark, file in ((f"{work}/step.json", f"{work}/journals/{output}"), ("entry.json", output)):
+                entry = parse_line((folder / mark).read_bytes(), folder / mark, 1) if (folder / mark).is_file() else {}
+                if "identity" in entry and (folder / file).is_file():
+                    yield entry, folder / file
 
     def _label(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else path.name

@@ -3,35 +3,35 @@
 In: one Markdown file, or a folder whose `*.md` files are read in the order of their names; headings carry ids and
 attributes (`### T1 {#T1 disposition=refuse}`). The format is described in `docs/spec-format.md`. `load` also knows
 the OpenAI Model Spec, which has a reader of its own (`modelspec.py`).
-Out: a `Spec`: frozen, with a hash over its content, from which `for_category` writes what a model reads when it
-answers or judges one prompt: every other category in one line, the style, what holds everywhere, and the routed
-category in detail (paper, section 2.2).
+Out: a `Spec`: frozen, with a hash over its content, whose `view` is what a model reads when it answers or judges one
+prompt: every other category in one line, the style, what holds everywhere, and the routed categories in detail
+(paper, section 2.2). How that is written, and made to fit a limit, is in `views.py`.
 
 The one idea: the text is the data. A clause is found by the id in its heading, a cross-reference is a Markdown link to
 that id, and whatever is said twice, nowhere or to no one is a `Finding` with file and line. What cannot be understood
 at all (an unknown attribute, a rule without a disposition, text that belongs to nothing) is a `SpecError`: the reader
 never drops a sentence it did not understand.
 
-Not here: choosing the category of a prompt (prompts.py), judging, and any opinion on what a specification should say.
+Not here: choosing the category of a prompt (routing.py), judging, and any opinion on what a specification should say.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 from preceptor.errors import SpecError
 from preceptor.markdown import Heading, Place, heading, lead_in, links, list_items, scan, unwrap
-from preceptor.records import DISPOSITIONS, CaseExample, Clause, Disposition, Exclusion, content_id
+from preceptor.records import DISPOSITIONS, CaseExample, Clause, Disposition, Exclusion, Message, Meta, Prompt, content_id
 from preceptor.speclint import Finding, check, describe, estimate_tokens, render_findings
+from preceptor.views import Detail, Limit, View, fit, head
 
-__all__ = ["Category", "Finding", "Spec", "Style", "check", "describe", "estimate_tokens", "load", "parse", "read_text", "render_findings"]  # fmt: skip
+__all__ = ["Category", "Detail", "Finding", "Limit", "Spec", "Style", "View", "check", "describe", "estimate_tokens", "load", "parse", "read_text", "render_findings"]  # fmt: skip
 
-Detail = Literal["full", "rules"]
 Authority = Literal["root", "system", "developer", "user", "guideline"]
 
 GENERAL = "general"
@@ -88,13 +88,18 @@ class Spec:
     """What the reader itself found; `check` passes it on."""
     counted: tuple[tuple[str, int], ...] = field(default=(), compare=False, repr=False)
     """What the reader itself counted; `describe` passes it on."""
+    tests: tuple[Prompt, ...] = field(default=(), compare=False, repr=False)
+    """Prompts that the specification brings as tests of its clauses, by category; `meta.clause` names the clause."""
+    limit: Limit | None = field(default=None, repr=False)
+    """What every view has to fit; None: views are whole."""
 
     def __hash__(self) -> int:
         return int(self.hash, 16)
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits over everything a model can be shown, in order; not over file names, wrapping or line ends."""
+        """16 hex digits over everything a model can be shown, in order, and over the limit that says how much of it; not over file names,
+        wrapping or line ends."""
         return content_id(
             {
                 "name": self.name,
@@ -103,6 +108,7 @@ class Spec:
                 "styles": _style_rows(self.styles),
                 "general": [clause.model_dump(mode="json") for clause in self.general],
                 "categories": [_category_row(category) for category in self.categories.values()],
+                **({"limit": [self.limit.max_tokens, self.limit.counter]} if self.limit else {}),
             }
         )
 
@@ -115,66 +121,36 @@ class Spec:
     def _by_id(self) -> dict[str, Clause]:
         return {clause.clause: clause for clause in reversed(self.clauses)}
 
+    @cached_property
+    def _views(self) -> dict[tuple[tuple[str, ...], Detail], View]:
+        return {}
+
     def clause(self, clause_id: str) -> Clause | None:
         """The clause with that id (the first one, should the id be used twice), or None."""
         return self._by_id.get(clause_id)
 
-    def for_category(self, category: str, detail: Detail = "full") -> str:
-        """The routed view (paper, section 2.2), without a line end at its end.
+    def view(self, categories: Sequence[str], detail: Detail = "full") -> View:
+        """The routed view of a prompt's categories, the main one first, made to fit `limit`. Raises `SpecError`, as `views.fit`."""
+        wanted = (tuple(categories), detail)
+        if wanted not in self._views:
+            self._views[wanted] = fit(self, wanted[0], detail, self.limit)
+        return self._views[wanted]
 
-        `rules` has the rules of `category` alone; `full` adds its summary, terms, rationales and examples.
-        Raises `SpecError` for a category the specification does not have.
-        """
-        if category not in self.categories:
-            raise SpecError(f"there is no category {category!r}", where=self.source, hint=f"expected one of: {', '.join(self.categories)}")
-        routed = self.categories[category]
-        others = [other for other in self.categories.values() if other is not routed]
-        lines = [*self._head(others, {**self.styles, **routed.styles}), f"Policy for {category}:"]
-        if detail == "full":
-            lines += [f"  In short: {_line(routed.summary)}"] if routed.summary else []
-            lines += [f"  Term: {_indent(term)}" for term in routed.terms]
-        for clause in routed.every_clause:
-            lines += [self._rule(clause)] if detail == "rules" else self._rule_in_full(clause)
-        return "\n".join(lines)
+    def for_categories(self, categories: Sequence[str], detail: Detail = "full") -> str:
+        """The text of `view`."""
+        return self.view(categories, detail).text
+
+    def for_category(self, category: str, detail: Detail = "full") -> str:
+        """The routed view of one category (paper, section 2.2), without a line end at its end."""
+        return self.view((category,), detail).text
 
     def summaries(self) -> str:
         """The whole specification in short: principles, every category in one line, style, general clauses."""
-        return "\n".join(self._head(list(self.categories.values()), self.styles))
+        return "\n".join(head(self, list(self.categories.values()), self.styles))
 
-    def _head(self, categories: Sequence[Category], styles: Mapping[Disposition, Style]) -> list[str]:
-        short = [f"- {category.id}: {_line(category.summary)}" for category in categories]
-        style = [f"- {key}: {_line(styles[key].text)}" for key in DISPOSITIONS if key in styles]
-        parts = (("Policies in short:", short), ("Style:", style), ("General:", [self._rule(clause) for clause in self.general]))
-        return ([self.principles] if self.principles else []) + [line for title, part in parts if part for line in (title, *part)]
-
-    def _tag(self, clause_id: str) -> str:
-        clause = self.clause(clause_id)
-        return f"[{clause_id}]" if clause is None or clause.disposition is None else f"[{clause_id}: {clause.disposition}]"
-
-    def _unless(self, clause: Clause) -> str:
-        """The exceptions, each with the clause that holds instead and its disposition: nobody has to look it up elsewhere in the view."""
-        cases = [_line(case.text) + (f" ({self._tag(case.use)[1:-1]})" if case.use else "") for case in clause.exclusions]
-        return " unless " + " or ".join(cases) if cases else ""
-
-    def _rule(self, clause: Clause) -> str:
-        return f"- {_line(clause.text)} {self._tag(clause.clause)}{self._unless(clause)}"
-
-    def _rule_in_full(self, clause: Clause) -> list[str]:
-        lines = [f"- {_indent(clause.text)} {self._tag(clause.clause)}{self._unless(clause)}"]
-        lines += [f"  Authority: {clause.authority}"] if clause.authority else []
-        lines += [f"  Rationale: {_indent(clause.rationale)}"] if clause.rationale else []
-        for example in clause.examples:
-            parts = (("Example", example.user), ("Good", example.good), ("Bad", example.bad))
-            lines += [f"  {name}: {_indent(text)}" for name, text in parts if text]
-        return lines
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _indent(text: str) -> str:
-    return text.replace("\n", "\n    ")
+    def limited(self, limit: Limit | None) -> Spec:
+        """The same specification, whose views fit `limit`."""
+        return replace(self, limit=limit)
 
 
 def _style_rows(styles: Mapping[Disposition, Style]) -> list[list[str]]:
@@ -338,7 +314,15 @@ class _Draft:
             categories={key: draft.finish() for key, draft in self.categories.items()},
             anchors=tuple(self.anchors),
             references=tuple(self.references),
+            tests=tuple(test for draft in self.categories.values() for clause in draft.finish().every_clause for test in _tests(clause)),
         )
+
+
+def _tests(clause: Clause) -> Iterator[Prompt]:
+    """What people say in the examples under a rule."""
+    for number, example in enumerate(clause.examples):
+        meta: Meta = {"clause": clause.clause, "example": number}
+        yield Prompt(messages=(Message(role="user", content=example.user),), category=clause.category, split="", meta=meta)
 
 
 @dataclass

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from preceptor.errors import SpecError
 from preceptor.records import DISPOSITIONS
 
 if TYPE_CHECKING:
@@ -47,11 +48,21 @@ def check(spec: Spec, token_limit: int = TOKEN_LIMIT, count_tokens: Callable[[st
     findings = [*spec.noticed, *_ids(spec, where), *_styles(spec, where)]
     for category in spec.categories.values():
         findings += _category(category, where)
-        tokens = count_tokens(spec.for_category(category.id))
-        if tokens > token_limit:
-            message = f"the routed view of {category.id!r} takes {tokens} tokens, the limit is {token_limit}"
+        if message := _too_long(spec, category.id, token_limit, count_tokens):
             findings.append(where.finding(category.id, "too-long", message))
     return sorted(findings, key=lambda finding: (finding.file, finding.line, finding.code))
+
+
+def _too_long(spec: Spec, category: str, token_limit: int, count_tokens: Callable[[str], int]) -> str | None:
+    """What is too long, or None. A specification with a limit of its own is held against that one, which its views leave pieces out to fit."""
+    if spec.limit is not None:
+        try:
+            spec.view((category,))
+        except SpecError as error:
+            return error.what
+        return None
+    tokens = count_tokens(spec.for_category(category))
+    return f"the routed view of {category!r} takes {tokens} tokens, the limit is {token_limit}" if tokens > token_limit else None
 
 
 def render_findings(findings: list[Finding]) -> str:

@@ -17,11 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from preceptor import judge, rl, runs, sft, spec
-from preceptor.binding import Bound, Till, processes
+from preceptor.binding import Bound, Till, limit_of, processes
 from preceptor.judge import Judge, JudgeConfig
 from preceptor.launch import Launched
 from preceptor.models.workers import end_with
-from preceptor.recipe import ModelRef, RunSection
+from preceptor.recipe import ModelRef, Recipe, RunSection
 from preceptor.records import Example, Prompt
 from preceptor.rewards import Combination, Part, Rewards
 from preceptor.runs import Ledger, Step, read_records
@@ -69,12 +69,15 @@ class RlJob:
     """Weight of a second reading, for helpfulness; 0: none."""
     combine: Combination = "additive"
     gate: float = 1.0
+    recipe: Recipe | None = None
+    """Says how long a routed view may be; None: as long as it is."""
 
     def __call__(self, out: Path) -> tuple[Ledger, dict[str, object]]:
         """Train, save under `out`, report."""
         rows = [row for row in read_records(self.prompts, Prompt.from_row) if row.split == "rl"]
         model = self.till.model_here(self.judge, "optional")
-        parts = [Part("judge", judge.reward(Judge(model, Wording(self.wording), loaded := spec.load(self.spec), self.reward)))]
+        loaded = spec.load(self.spec).limited(limit_of(self.recipe) if self.recipe else None)
+        parts = [Part("judge", judge.reward(Judge(model, Wording(self.wording), loaded, self.reward)))]
         if self.helpfulness:
             helpful = Judge(model, HelpfulnessWording(self.wording), loaded, self.reward)
             parts.append(Part("helpfulness", judge.reward(helpful), self.helpfulness))

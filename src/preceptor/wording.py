@@ -168,6 +168,10 @@ class Wording:
         texts = (text for name, text in rendered.items() if name != "fence")
         return (*(message.content for message in view.messages), view.answer, *reasoning, *texts)
 
+    def route(self, categories: str, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """What the router reads: one line per category, then the conversation. Only `full` has this text."""
+        return self.render("route", categories=categories, **self._fenced(conversation=conversation_text(messages)))
+
     def _fenced(self, **values: str) -> dict[str, str]:
         """Make foreign text harmless by the rule of this set."""
         safe = {name: without_special_tokens(value) for name, value in values.items()}

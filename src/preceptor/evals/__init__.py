@@ -131,7 +131,7 @@ def in_context(context: Context, prompt: Prompt, spec: Spec, wording: Wording, d
     """The conversation, with the routed specification (category by oracle), the summaries of all of it, or nothing before it."""
     if context == "none":
         return prompt.messages
-    policy = spec.summaries() if context == "summaries" else spec.for_category(prompt.category, detail=detail)
+    policy = spec.summaries() if context == "summaries" else spec.for_categories(prompt.categories, detail=detail)
     return wording.generate(policy, prompt)
 
 

@@ -122,8 +122,6 @@ class Judge:
 
     def __init__(self, model: Model, wording: Wording, spec: Spec, config: JudgeConfig):
         self.model, self.wording, self.spec, self.config = model, wording, spec, config
-        self._policies = {category: spec.for_category(category, config.detail) for category in spec.categories}
-        self._known = {category: self.known_clauses(category) for category in spec.categories}
         self.identity = identity_of(model, wording, config)
 
     def judge_many(self, views: Views) -> Iterator[Judgement]:
@@ -136,7 +134,7 @@ class Judge:
         for ballot in ballots:
             if not ballot.view.answer.strip():
                 yield self.floor_verdict(ballot.completion_id)
-        asked = sorted((ballot for ballot in ballots if ballot.view.answer.strip()), key=lambda ballot: ballot.view.category)
+        asked = sorted((ballot for ballot in ballots if ballot.view.answer.strip()), key=lambda ballot: ballot.view.categories)
         again: list[_Ask] = []
         for ballot in self._settled([self._ask(ballot, vote, 0) for ballot in asked for vote in range(self.config.votes)]):
             judgement = self._judgement(ballot)
@@ -153,9 +151,10 @@ class Judge:
             completion_id=completion_id, judge=self.identity, spec_hash=self.spec.hash, view=self.config.view, score=0.0, votes=()
         )
 
-    def known_clauses(self, category: str) -> frozenset[str]:
-        """Ids of the clauses that the judge reads about a category: its own, its default, the general ones, and where exclusions point."""
-        clauses = (*self.spec.categories[category].every_clause, *self.spec.general)
+    def known_clauses(self, *categories: str) -> frozenset[str]:
+        """Ids of the clauses that the judge reads about categories: their own, their defaults, the general ones, and where exclusions point."""
+        own = (clause for category in categories for clause in self.spec.categories[category].every_clause)
+        clauses = (*own, *self.spec.general)
         pointed = {exclusion.use for clause in clauses for exclusion in clause.exclusions if exclusion.use}
         return frozenset({clause.clause for clause in clauses} | pointed)
 
@@ -164,8 +163,8 @@ class Judge:
         for completion_id, view in views:
             if type(view) is not expected:
                 raise StageFailed(f"judge: {completion_id}: a judge of {self.config.view!r} was handed a {type(view).__name__}")
-            if view.category not in self._policies:
-                raise StageFailed(f"judge: {completion_id}: the specification has no category {view.category!r}")
+            if unknown := [category for category in view.categories if category not in self.spec.categories]:
+                raise StageFailed(f"judge: {completion_id}: the specification has no category {unknown[0]!r}")
         doubled = [completion_id for completion_id, count in Counter(name for name, _ in views).items() if count > 1]
         if doubled:
             raise StageFailed(f"judge: {doubled[0]} was handed over more than once")
@@ -174,7 +173,7 @@ class Judge:
         return _Ask(ballot, vote, attempt, vote_seed(self.config.seed, ballot.completion_id, vote, attempt))
 
     def _request(self, ask: _Ask) -> Request:
-        policy = self._policies[ask.ballot.view.category]
+        policy = self.spec.for_categories(ask.ballot.view.categories, self.config.detail)
         sampling = Sampling(temperature=self.config.temperature, top_p=self.config.top_p, max_tokens=self.config.max_tokens, seed=ask.seed)
         return Request(self.wording.judge(policy, ask.ballot.view), sampling)
 
@@ -194,7 +193,7 @@ class Judge:
         if reply.status != "ok":
             return Vote(score=None, failure=f"{_FAILED_REPLY[reply.status]}: {reply.detail or reply.status}", **kept)
         view, required = ask.ballot.view, self.wording.asks_for_quotes
-        parsed = parse_verdict(reply.answer, MENU, self._known[view.category], self.wording.shown(view), quotes_required=required)
+        parsed = parse_verdict(reply.answer, MENU, self.known_clauses(*view.categories), self.wording.shown(view), quotes_required=required)
         if isinstance(parsed, Unparsed):
             return Vote(score=None, failure=f"{parsed.failure}: {parsed.detail}", **kept)
         return Vote(score=parsed.score, clauses=parsed.clauses, **kept)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from preceptor.journal import Journal
+from preceptor import stale
+from preceptor.journal import Journal, Key
 from preceptor.judge.judging import Judge, check_abstentions
 from preceptor.judge.votes import agreement, floor
 from preceptor.records import Abstention, AnswerView, Completion, FullView, Judgement, Prompt, Verdict, View, judgement_from_row
@@ -17,28 +18,37 @@ Progress = Callable[[int, int], None]
 
 def view_of(completion: Completion, prompt: Prompt, view: View) -> AnswerView | FullView:
     """What the judge is shown of a completion."""
-    shown = {"messages": prompt.messages, "category": prompt.category, "opinion": prompt.opinion, "answer": completion.answer}
+    shown = {
+        "messages": prompt.messages,
+        "category": prompt.category,
+        "also": prompt.also,
+        "opinion": prompt.opinion,
+        "answer": completion.answer,
+    }
     return AnswerView(**shown) if view == "answer" else FullView(**shown, reasoning=completion.reasoning)
 
 
-def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None) -> Summary:
+def run(run: Run, judge: Judge, progress: Progress = lambda done, total: None, *, allow_stale: bool = False) -> Summary:
     """Read `02_prompts.jsonl` and `03_completions.jsonl`, write `04_verdicts.jsonl`, resume where a killed run stopped.
 
-    Completions that `failed` have nothing to judge and are counted so. Abstentions are written last: a stage that was stopped
-    by too many of them asks again when it is resumed. Raises `StageFailed` then.
+    Completions that `failed` have nothing to judge and are counted so. Verdicts of the same judge from the same view are kept as they
+    are; with `allow_stale` those from another view as well. Abstentions are written last: a stage that was stopped by too many of them asks again when it is resumed. Raises `StageFailed` then.
     """
     (artefact,) = ARTEFACTS["judge"]
     inputs = [run.path("02_prompts.jsonl"), run.path("03_completions.jsonl")]
     config = judge.config
     settings = config.deciding()
-    identity = {"judge": judge.identity, "model": judge.model.identity, "wording": judge.wording.identity, "spec": judge.spec.hash}
-    step = run.step("judge", config=settings, inputs=inputs, identity=identity, outputs=[artefact], seed=config.seed)
-    if step.done:
-        return step.summary
     prompts = {prompt.id: prompt for prompt in read_records(inputs[0], Prompt.from_row)}
     completions = read_records(inputs[1], Completion.from_row)
     present = [completion for completion in completions if completion.status != "failed"]
+    shown: dict[Key, tuple[str, ...]] = {completion.id: prompts[completion.prompt_id].categories for completion in present}
+    ground = stale.ground(run, judge.spec, config.detail, shown, allow_stale=allow_stale)
+    identity = {"judge": judge.identity, "model": judge.model.identity, "wording": judge.wording.identity, **ground.identity}
+    step = run.step("judge", config=settings, inputs=inputs, identity=identity, outputs=[artefact], seed=config.seed)
+    if step.done:
+        return step.summary
     with step.journal(artefact, key="completion_id") as journal:
+        ground.keep("judge", artefact, journal, lambda entry, row: row["kind"] == "verdict" and row["judge"] == judge.identity)
         asked = _judgements([c for c in present if c.id not in journal.keys], prompts, judge)
         judgements = collect(journal, asked, len(present), config.max_abstention, progress)
     ledger = Ledger(rows_in=len(completions), rows_out=len(judgements), failed={"failed": len(completions) - len(present)})
