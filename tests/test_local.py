@@ -10,11 +10,22 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import TEMPLATE, lfm2, llama, qwen3, word_tokenizer
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
 
-from preceptor.errors import DataError
+from preceptor.errors import DataError, UsageError
 from preceptor.models import Reply, Request, complete
-from preceptor.models.local import BROKEN, LocalModel, draw, files_identity, uniforms, weights_identity
+from preceptor.models.decode import Expanded, Plain, Rowwise, SharedPrefix, fastest
+from preceptor.models.drawing import BROKEN, draw, uniforms
+from preceptor.models.local import Job, LocalModel, files_identity, lines, weights_identity
+from preceptor.models.memory import Cost, _container_bytes, weights_bytes
 from preceptor.records import Message, Sampling
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -33,7 +44,38 @@ def sliding() -> PreTrainedModel:
     return MistralForCausalLM(config).eval()
 
 
-ARCHITECTURES = [lfm2, llama, qwen3, sliding]
+def sinks() -> PreTrainedModel:
+    """Attention sinks, and windows in every other layer; experts."""
+    config = GptOssConfig(
+        vocab_size=96, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_hidden_layers=2, intermediate_size=32,
+        num_local_experts=4, num_experts_per_tok=2, sliding_window=6, max_position_embeddings=512, pad_token_id=1, bos_token_id=None,
+        eos_token_id=5,
+    )  # fmt: skip
+    return wide(GptOssForCausalLM(config))
+
+
+def recurrent() -> PreTrainedModel:
+    """A state that every token goes into, beside full attention."""
+    torch.manual_seed(0)
+    config = Qwen3NextConfig(
+        vocab_size=96, hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, num_hidden_layers=2, intermediate_size=96,
+        layer_types=["linear_attention", "full_attention"], linear_key_head_dim=16, linear_value_head_dim=16, linear_num_key_heads=2,
+        linear_num_value_heads=2, num_experts=0, mlp_only_layers=[0, 1], max_position_embeddings=512, pad_token_id=1, bos_token_id=None,
+        eos_token_id=5,
+    )  # fmt: skip
+    return wide(Qwen3NextForCausalLM(config))
+
+
+def wide(model: PreTrainedModel) -> PreTrainedModel:
+    """Weights drawn so that greedy outputs vary."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "norm" not in name and "A_log" not in name:
+            parameter.data.normal_(0.0, 0.3, generator=generator)
+    return model.eval()
+
+
+ARCHITECTURES = [lfm2, llama, qwen3, sliding, sinks, recurrent]
 
 
 def ask(index: int, **sampling: object) -> Request:
@@ -70,13 +112,118 @@ def test_greedy_is_generate(build, batch_size: int, prefix_cache: bool) -> None:
     assert len({reply.reasoning for reply in replies}) > 20
 
 
-@pytest.mark.parametrize("build", [lfm2, llama, qwen3])
-def test_shared_prefix_is_shown_equal(build) -> None:
-    assert LocalModel(build(), word_tokenizer(), name="tiny").plain_reason == ""
+WAYS = [(lfm2, SharedPrefix), (llama, SharedPrefix), (qwen3, SharedPrefix), (sliding, Expanded), (sinks, Expanded), (recurrent, None)]
 
 
-def test_a_window_takes_the_plain_path() -> None:
-    assert "DynamicSlidingWindowLayer" in LocalModel(sliding(), word_tokenizer(), name="tiny").plain_reason
+@pytest.mark.parametrize(("build", "way"), WAYS)
+def test_the_fastest_way_that_is_shown_equal(build, way: type | None) -> None:
+    model = build()
+    before = model.config.to_dict()
+    assert fastest(model)[0] is way
+    assert (LocalModel(model, word_tokenizer(), name="tiny").plain_reason == "") is (way is not None)
+    assert model.config.to_dict() == before  # the narrowed window is put back
+
+
+def test_a_window_that_is_not_kept_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = Expanded._mask
+    monkeypatch.setattr(Expanded, "_mask", lambda self, positions, used, window: mask(self, positions, used, None))
+    way, reason = fastest(sliding())
+    assert way is None
+    assert "SharedPrefix: cache layers DynamicSlidingWindowLayer; Expanded: logits differ" in reason
+
+
+@pytest.mark.parametrize("build", [qwen3, sliding])
+def test_prefixes_share_a_batch_and_are_computed_once(build, monkeypatch: pytest.MonkeyPatch) -> None:
+    local = LocalModel(build(), word_tokenizer(), name="tiny", batch_size=64)
+    assert local.plain_reason == ""
+    computed: list[int] = []
+    original = Rowwise._computed
+    monkeypatch.setattr(Rowwise, "_computed", lambda self, prefix: computed.append(len(prefix)) or original(self, prefix))
+    assert complete(local, [ask(index) for index in range(30)]) == references(build)
+    assert sorted(computed) == [0, 5, 42]  # none, `w7 w7 w8` and the long one, each within its markers; one decoder in all
+
+
+def test_lines_keep_prefixes_together_and_lose_nothing() -> None:
+    sampling = Sampling(max_tokens=4)
+    jobs = [Job(i, list(range(i % 7)), (i % 5,) if i % 5 else (), sampling, 4) for i in range(40)] + [Job(40, [1, 2], (9, 9), sampling, 4)]
+    found = lines(jobs, rows=20)
+    assert sorted(job.index for line in found for job in line) == list(range(41))
+    assert [len(line) for line in found] == [17, 16, 8]  # the one that is alone stands with those without a prefix
+    assert all(len({tuple(job.prefix) for job in line}) <= 2 for line in found)
+
+
+def _short_of_memory(monkeypatch: pytest.MonkeyPatch, fits) -> list[int]:
+    """Steps of batches that do not fit fail as on a GPU; returns the sizes that were tried."""
+    tried: list[int] = []
+    for kind in (Rowwise, Plain):
+        step = kind.step
+
+        def short(self, tokens: torch.Tensor, active: torch.Tensor, step=step) -> torch.Tensor:
+            tried.append(len(tokens))
+            if not fits(len(tokens), tokens):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB.\nmore lines")
+            return step(self, tokens, active)
+
+        monkeypatch.setattr(kind, "step", short)
+    return tried
+
+
+@pytest.mark.parametrize("build", [qwen3, sliding, recurrent])
+def test_out_of_memory_goes_on_with_fewer_rows(build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    local = LocalModel(build(), word_tokenizer(), name="tiny", batch_size=16)
+    assert local.way == (way.__name__ if (way := dict(WAYS)[build]) else "Plain")  # found out before memory is short
+    tried = _short_of_memory(monkeypatch, lambda rows, _: rows <= 2)
+    assert complete(local, [ask(index) for index in range(30)]) == references(build)
+    assert max(tried) > 2
+    assert "out of memory with" in caplog.text
+    assert local.batch_size <= 2
+
+
+def test_out_of_memory_with_a_single_row_fails_that_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = LocalModel(qwen3(), word_tokenizer(), name="tiny", batch_size=4)
+    assert local.plain_reason == ""
+    last = [local.renderer.prompt_ids(ask(index).messages)[-1] for index in range(3)]
+    assert len(set(last)) == 1  # the opening of the answer: every first step fails
+    _short_of_memory(monkeypatch, lambda rows, tokens: last[0] not in tokens.tolist())
+    replies = complete(local, [ask(index) for index in range(3)])
+    assert [(reply.status, reply.detail) for reply in replies] == [
+        ("failed", "out of memory: CUDA out of memory. Tried to allocate 3.00 GiB.")
+    ] * 3
+
+
+def test_other_errors_are_not_taken_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = LocalModel(qwen3(), word_tokenizer(), name="tiny")
+    assert local.plain_reason == ""
+    monkeypatch.setattr(Rowwise, "step", lambda *_: (_ for _ in ()).throw(RuntimeError("shapes cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        complete(local, [ask(1)])
+
+
+def test_memory_bounds_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = Cost.of(qwen3())
+    assert cost.token == 2 * 2 * 2 * 32 * 4  # layers, keys and values, heads, width, bytes
+    assert Cost.of(qwen3().to(torch.bfloat16)).token == cost.token // 2  # pyright: ignore[reportArgumentType]
+    assert Cost.of(recurrent()).row > cost.row  # a state for every row
+    assert cost.rows(0, 10, 10, 0.0) == 1
+    assert cost.rows(1e9, 100, 100, 0.0) > 1.9 * cost.rows(1e9, 200, 200, 0.0)
+    sizes: list[int] = []
+    init = Rowwise.__init__
+    local = LocalModel(qwen3(), word_tokenizer(), name="tiny", memory_share=1.0)
+    assert local.plain_reason == ""
+    monkeypatch.setattr(Rowwise, "__init__", lambda self, model, rows, longest=99: sizes.append(rows) or init(self, model, rows, longest))
+    monkeypatch.setattr("preceptor.models.local.free_bytes", lambda device: 5 * (cost.row + cost.token * 40 + cost.score * 70))
+    assert complete(local, [ask(index) for index in range(30)]) == references(qwen3)
+    assert sizes
+    assert 1 < max(sizes) < 9  # 18 and 12 to a line would be wanted
+
+
+def test_a_container_limits_the_memory(tmp_path: Path) -> None:
+    assert _container_bytes(tmp_path) == 2**62
+    for name, text in (("memory.max", "1000\n"), ("memory.current", "700\n"), ("memory.stat", "anon 500\ninactive_file 150\n")):
+        (tmp_path / name).write_text(text)
+    assert _container_bytes(tmp_path) == 450
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _container_bytes(tmp_path) == 2**62
 
 
 def test_a_wrong_shared_path_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +353,33 @@ def test_load(saved: Path) -> None:
     assert complete(local, [ask(3)]) == [reference(LocalModel(lfm2(), word_tokenizer(), name="tiny"), ask(3))]
     assert local.identity == LocalModel.load(saved, device="cpu").identity
     assert LocalModel.load(saved, device="cpu", dtype="bfloat16").identity != local.identity
+
+
+def test_bfloat16(saved: Path) -> None:
+    local = LocalModel.load(saved, device="cpu", dtype="bfloat16")
+    assert local.model.dtype == torch.bfloat16
+    assert local.plain_reason == ""
+    requests = [ask(index) for index in range(30)]
+    same = sum(found == reference(local, request) for found, request in zip(complete(local, requests), requests, strict=True))
+    assert same >= 24  # a tie to the last bit may fall the other way
+
+
+def test_a_device_that_is_not_there(saved: Path) -> None:
+    for device in ("cuda:93", "tpu", "cuda:x"):
+        with pytest.raises(UsageError, match=f"no device '{device}' on this machine \\(choose auto or cpu"):
+            LocalModel.load(saved, device=device)
+    with pytest.raises(UsageError, match="no number type 'bf16' for weights \\(choose float32, bfloat16, float16"):
+        LocalModel.load(saved, dtype="bf16")
+
+
+def test_a_model_that_does_not_fit(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = (saved / "model.safetensors").stat().st_size
+    assert weights_bytes(saved, None) == stored
+    assert 0.4 < weights_bytes(saved, torch.bfloat16) / stored < 0.5
+    monkeypatch.setattr("preceptor.models.memory.free_bytes", lambda device: stored * 3 // 4)
+    with pytest.raises(DataError, match=r"does not fit: its weights take .* MiB as stored, .* MiB are free on cpu \(load it as bfloat16"):
+        LocalModel.load(saved, device="cpu")
+    assert LocalModel.load(saved, device="cpu", dtype="bfloat16").model.dtype == torch.bfloat16
 
 
 def test_identity_follows_weights_and_template(saved: Path) -> None:

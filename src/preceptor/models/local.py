@@ -3,10 +3,10 @@
 
 In: requests.  Out: replies, split into reasoning and answer at this boundary, as they finish.
 
-The one idea: requests with the same leading system message (here: the same routed view of a specification) form a
-group, the system message is computed once per group, and a finished row's place goes to the next request of the
-group. How a batch is advanced is in `decode`; here is which requests meet in a batch, which token is taken, when a
-row ends and what is made of it.
+The one idea: requests stand in line by their leading system message (here: the routed view of a specification), which is
+computed once for all that share it, and a finished row's place goes to the next request in the line, so that a batch holds
+several system messages where one has few requests. How a batch is advanced is in `decode`; here is which requests meet in a
+batch, which token is taken, when a row ends and what is made of it.
 
 Every token of a request is drawn by inverse CDF with one uniform number from a Philox stream keyed by the request's
 own seed, so a reply depends on the request and not on the company it was computed in (but for the rounding of
@@ -19,35 +19,45 @@ Not here: beam search, several devices, quantisation, adapters (merge them first
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers.utils import logging as transformers_logging
 
 from preceptor.chat import Renderer
 from preceptor.errors import DataError
 from preceptor.models import Reply, Request
-from preceptor.models.decode import Plain, SharedPrefix, borrowed, shared_prefix_reason
+from preceptor.models.decode import Plain, Rowwise, SharedPrefix, borrowed, fastest
+from preceptor.models.drawing import BROKEN, draw, uniforms
+from preceptor.models.memory import (
+    MEMORY_SHARE,
+    Cost,
+    device_of,
+    free_bytes,
+    is_out_of_memory,
+    number_type_of,
+    refuse_too_large,
+    release,
+    running_out,
+    too_large,
+)
 from preceptor.records import Sampling
 from preceptor.template import DEFAULTS, TemplateArguments
 
+LOG = logging.getLogger(__name__)
 STEPS_PER_TURN = 16
 """Decoding steps between two hand-overs of finished replies."""
 SMALLEST_GROUP = 2
-"""A system message that fewer requests share is not worth a batch of its own."""
-CANDIDATES = 64
-"""Most likely tokens looked at before a whole distribution is sorted for `top_p`."""
-BROKEN = -1
-"""Drawn where the logits are not numbers."""
+"""A system message that fewer requests share is not computed apart."""
 IDENTITY_FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "*.jinja")
 """What determines the output, as glob patterns within a checkpoint."""
 
@@ -66,9 +76,10 @@ class Job:
 class LocalModel:
     """Implements `Model.stream` with a Hugging Face causal LM and its fast tokenizer (which must have a chat template).
 
-    `batch_size`: most rows decoded together. `prefix_cache`: compute a shared system message once (False: for every
-    request, for comparison). `identity`: hash of what determines the output; computed from the weights in memory if
-    not given, once, on first use. `arguments`: what the chat template is told (thinking on or off, ...).
+    `batch_size`: most rows decoded together; fewer where memory is short. `memory_share`: the part of the device's free
+    memory that may be used for them. `prefix_cache`: compute a shared system message once (False: for every request, for
+    comparison). `identity`: hash of what determines the output; computed from the weights in memory if not given, once,
+    on first use. `arguments`: what the chat template is told (thinking on or off, ...).
     """
 
     def __init__(
@@ -80,10 +91,11 @@ class LocalModel:
         identity: str | None = None,
         batch_size: int = 256,
         prefix_cache: bool = True,
+        memory_share: float = MEMORY_SHARE,
         arguments: TemplateArguments = DEFAULTS,
     ):
         self.model, self.renderer, self.name = model, Renderer(tokenizer, arguments), name
-        self.batch_size, self.prefix_cache = batch_size, prefix_cache
+        self.batch_size, self.prefix_cache, self.memory_share = batch_size, prefix_cache, memory_share
         self._identity = identity
         ends = model.generation_config.eos_token_id
         self.end_ids: list[int] = sorted({*self.renderer.end_ids, *([ends] if isinstance(ends, int) else ends or [])})
@@ -98,30 +110,34 @@ class LocalModel:
         name: str | None = None,
         batch_size: int = 256,
         prefix_cache: bool = True,
+        memory_share: float = MEMORY_SHARE,
         arguments: TemplateArguments = DEFAULTS,
     ) -> LocalModel:
         """Load a checkpoint directory, or a Hub id (`owner/name`) when no such path exists.
 
         `device`: `auto` is the first GPU, else the CPU. `dtype`: a torch name (`float32`, `bfloat16`); None is the
-        checkpoint's own. Raises `DataError` (one line) if something is missing, damaged, not safetensors, or would
-        need code from the checkpoint.
+        checkpoint's own. Raises `UsageError` for a device or number type that is not there, and `DataError` (one line) if
+        something is missing, damaged, not safetensors, too large for the device, or would need code from the checkpoint.
         """
+        place, number_type = device_of(device), number_type_of(dtype)
         path = checkpoint(path_or_id)
-        place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        refuse_too_large(path, place, number_type)
         safe = {"local_files_only": True, "trust_remote_code": False}
-        logging.disable_progress_bar()  # the caller shows progress
+        transformers_logging.disable_progress_bar()  # the caller shows progress
         try:
             tokenizer = AutoTokenizer.from_pretrained(path, **safe)
             model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype or "auto", use_safetensors=True, **safe).eval()
-            model.to(torch.device(place))  # pyright: ignore[reportArgumentType]  (a decorator hides the signature)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            model.to(place)  # pyright: ignore[reportArgumentType]  (a decorator hides the signature)
+        except (OSError, ValueError, KeyError, RuntimeError, MemoryError, SafetensorError) as error:
+            if is_out_of_memory(error):
+                raise too_large(path, place, number_type) from None
             raise DataError(
                 f"cannot load the model: {_first_line(error)}", where=path, hint="expected config.json, *.safetensors and tokenizer.json"
             ) from None
         identity = files_identity(path, extra=f"{model.dtype}{arguments.identity}")
         return cls(
             model, tokenizer, name=name or path.name, identity=identity,
-            batch_size=batch_size, prefix_cache=prefix_cache, arguments=arguments,
+            batch_size=batch_size, prefix_cache=prefix_cache, memory_share=memory_share, arguments=arguments,
         )  # fmt: skip
 
     @property
@@ -132,32 +148,43 @@ class LocalModel:
         return self._identity
 
     @cached_property
+    def _fastest(self) -> tuple[type[Rowwise] | None, str]:
+        return fastest(self.model)
+
+    @cached_property
+    def _cost(self) -> Cost:
+        with borrowed(self.model, None):
+            return Cost.of(self.model)
+
+    @property
+    def way(self) -> str:
+        """`SharedPrefix`, `Expanded` or `Plain`: how batches of this model are advanced (see `decode`)."""
+        return self._fastest[0].__name__ if self._fastest[0] else Plain.__name__
+
+    @property
     def plain_reason(self) -> str:
         """Why this model takes the plain path (equal lengths, no shared prefix); empty if it does not."""
-        return shared_prefix_reason(self.model)
+        return self._fastest[1] if self._fastest[0] is None else ""
 
     def stream(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply]]:
         """Yield `(index, reply)` once per request as they finish. A request that cannot be rendered or does not fit
         the model's context is a reply with status `failed`."""
-        groups: dict[object, list[Job]] = defaultdict(list)
+        jobs: list[Job] = []
         for index, request in enumerate(requests):
             job = self._job(index, request)
             if isinstance(job, Job):
-                groups[len(job.ids) if self.plain_reason else job.prefix].append(job)
+                jobs.append(job)
             else:
                 yield index, job
-        if self.plain_reason:
-            batches = (jobs[at : at + self.batch_size] for jobs in groups.values() for at in range(0, len(jobs), self.batch_size))
-            for jobs in batches:
-                yield from self._run(Plain(self.model), jobs, len(jobs))
+        if self._fastest[0]:
+            for line in lines(jobs, self.batch_size):
+                yield from self._run(line)
             return
-        alone = groups.pop((), [])
-        for prefix in [prefix for prefix, jobs in groups.items() if len(jobs) < SMALLEST_GROUP]:
-            alone += groups.pop(prefix)
-        for prefix, jobs in [*groups.items(), ((), alone)]:
-            size = min(self.batch_size, len(jobs))
-            if size:
-                yield from self._run(SharedPrefix(self.model, prefix, size), jobs, size)
+        lengths: dict[int, list[Job]] = defaultdict(list)
+        for job in jobs:
+            lengths[len(job.ids)].append(job)
+        for equal in lengths.values():
+            yield from self._run(deque(equal))
 
     def _job(self, index: int, request: Request) -> Job | Reply:
         try:
@@ -170,18 +197,53 @@ class LocalModel:
             return Reply("", "", "failed", f"a prompt of {len(ids)} tokens in a context of {context}", prompt_tokens=len(ids))
         return Job(index, ids, tuple(ids[:prefix]) if self.prefix_cache else (), request.sampling, limit)
 
-    def _run(self, decoder: Plain | SharedPrefix, jobs: list[Job], size: int) -> Iterator[tuple[int, Reply]]:
-        """All jobs of one group, at most `size` at a time."""
-        queue = deque(sorted(jobs, key=lambda job: len(job.ids)))
-        rows = Rows(size, max(job.limit for job in jobs), self.model.device)
-        while queue or rows.jobs:
-            with borrowed(self.model, decoder.attention):
-                finished = [reply for _ in range(STEPS_PER_TURN) for reply in self._step(decoder, rows, queue)]
-            yield from finished
+    def _run(self, queue: deque[Job]) -> Iterator[tuple[int, Reply]]:
+        """All jobs in line, as many at a time as memory bears. Where it runs out all the same, what was under way begins
+        again among half as many; a job that fails alone is a failed reply."""
+        while queue:
+            size = min(self.batch_size, len(queue), self._affordable(queue))
+            line = deque(queue.popleft() for _ in range(len(queue) if self._fastest[0] else size))
+            rows, decoder, short = Rows(size, max(job.limit for job in line), self.model.device), None, []
+            with running_out(short):
+                decoder = self._decoder(size, line)
+            while decoder and not short and (line or rows.jobs):
+                finished: list[tuple[int, Reply]] = []
+                with running_out(short), borrowed(self.model, decoder.attention):
+                    for _ in range(STEPS_PER_TURN):
+                        finished += self._step(decoder, rows, line)
+                yield from finished
+            queue.extendleft(reversed([*rows.jobs.values(), *line]))
+            if short:
+                decoder = None
+                release(self.model.device)
+                yield from self._fewer(rows.size, queue, short[0])
 
-    def _step(self, decoder: Plain | SharedPrefix, rows: Rows, queue: deque[Job]) -> list[tuple[int, Reply]]:
+    def _decoder(self, size: int, line: Sequence[Job]) -> Plain | Rowwise:
+        kind = self._fastest[0]
+        return kind(self.model, size, max(self._held(job) for job in line)) if kind else Plain(self.model)
+
+    def _held(self, job: Job) -> int:
+        """Tokens that the row of `job` may come to hold."""
+        return len(job.ids) + job.limit - (len(job.prefix) if self._fastest[0] is SharedPrefix else 0)
+
+    def _affordable(self, jobs: Sequence[Job]) -> int:
+        """How many rows fit into our share of the memory that is free."""
+        prefixes = sum(map(len, {job.prefix for job in jobs})) / len(jobs) if self._fastest[0] is SharedPrefix else 0.0
+        seen = max(len(job.ids) + job.limit for job in jobs)
+        return self._cost.rows(self.memory_share * free_bytes(self.model.device), max(map(self._held, jobs)), seen, prefixes)
+
+    def _fewer(self, rows: int, queue: deque[Job], reason: str) -> Iterator[tuple[int, Reply]]:
+        """After memory ran out with `rows` rows: half as many from now on, or the end of a job that was alone."""
+        if rows > 1:
+            self.batch_size = rows // 2
+            LOG.warning("out of memory with %d rows decoded together, going on with %d: %s", rows, self.batch_size, reason)
+        else:
+            job = queue.popleft()
+            yield job.index, Reply("", "", "failed", f"out of memory: {reason}", len(job.ids))
+
+    def _step(self, decoder: Plain | Rowwise, rows: Rows, line: deque[Job]) -> list[tuple[int, Reply]]:
         """Fill free rows, draw one token for every row, and take out those that have ended."""
-        self._fill(decoder, rows, queue)
+        self._fill(decoder, rows, line)
         if not rows.jobs:
             return []
         logits = decoder.step(rows.last, rows.active)
@@ -190,16 +252,16 @@ class LocalModel:
         rows.take(logits)
         return [self._reply(rows, row) for row in rows.ended(self.end_ids)]
 
-    def _fill(self, decoder: Plain | SharedPrefix, rows: Rows, queue: deque[Job]) -> None:
+    def _fill(self, decoder: Plain | Rowwise, rows: Rows, line: deque[Job]) -> None:
         """Admit jobs once an eighth of the rows is free (feeding a few at a time wastes the forward); when none are
         left, shrink the batch once a quarter is free (shrinking copies the cache)."""
         free = rows.free()
-        if queue and len(free) * 8 >= rows.size:
-            jobs = [queue.popleft() for _ in range(min(len(free), len(queue)))]
+        if line and len(free) * 8 >= rows.size:
+            jobs = [line.popleft() for _ in range(min(len(free), len(line)))]
             chosen = torch.tensor(free[: len(jobs)], device=rows.last.device)
-            decoder.admit(chosen, [job.ids[decoder.prefix_length :] for job in jobs])
             rows.place(chosen, jobs, [self._budget(job.sampling) for job in jobs])
-        elif not queue and rows.jobs and len(free) * 4 >= rows.size:
+            decoder.admit(chosen, [job.ids[len(job.prefix) :] for job in jobs], [job.prefix for job in jobs])
+        elif not line and rows.jobs and len(free) * 4 >= rows.size:
             decoder.keep(rows.compact())
 
     def _budget(self, sampling: Sampling) -> int:
@@ -219,6 +281,27 @@ class LocalModel:
         finished = ids[-1] in self.end_ids
         found = self.renderer.split_ids(ids, finished)  # a token that stops the model and does not end a turn is malformed
         return job.index, Reply(found.reasoning, found.answer, found.status, found.detail, len(job.ids), len(ids))
+
+
+def lines(jobs: Sequence[Job], rows: int) -> list[deque[Job]]:
+    """What is decoded together: jobs of one prefix side by side, short ones first, and as many prefixes to a line as fill `rows`. A prefix that
+    too few jobs share is a part of each.
+
+    Lines begin afresh, so that rows are of about equal length while they decode: with all jobs in one line, 12 prefixes of 83 jobs
+    were 1.1 times slower than one after the other, as every row's cache was read to the length of the longest."""
+    sharers = Counter(job.prefix for job in jobs)
+    groups: dict[tuple[int, ...], list[Job]] = defaultdict(list)
+    for job in jobs:
+        shared = job if sharers[job.prefix] >= SMALLEST_GROUP else replace(job, prefix=())
+        groups[shared.prefix].append(shared)
+    found: list[deque[Job]] = []
+    for group in groups.values():
+        group.sort(key=lambda job: len(job.ids))
+        if found and len(found[-1]) + len(group) <= rows:
+            found[-1].extend(group)
+        else:
+            found.append(deque(group))
+    return found
 
 
 class Rows:
@@ -314,58 +397,6 @@ class Rows:
         self._index = self._index[: self.size]
         self._note_kinds()
         return kept
-
-
-def uniforms(seed: int, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1) of the Philox stream keyed by `seed`."""
-    return np.random.Generator(np.random.Philox(key=seed % 2**64)).random(count, dtype=np.float32)
-
-
-def draw(logits: Tensor, temperature: Tensor | None, top_p: Tensor | None, uniform: Tensor, *, greedy: bool) -> Tensor:
-    """One token per row of `logits` (R, V): by inverse CDF at `uniform` where `temperature` > 0, else the largest.
-
-    `temperature` None: all greedy. `greedy`: whether any row is. `top_p` None: no row has one below 1. Rows whose
-    logits are not numbers give `BROKEN`."""
-    logits = logits.float()
-    if temperature is None:
-        best, tokens = logits.max(-1)
-        return tokens.masked_fill(~best.isfinite(), BROKEN)
-    if not bool((temperature == 1).all()):
-        logits = logits / temperature.where(temperature > 0, 1.0)[:, None]  # greedy rows keep their order
-    chances = torch.softmax(logits, -1)
-    cumulative = chances.cumsum(-1)
-    tokens = _invert(cumulative, uniform)
-    if top_p is not None:
-        narrow = torch.nonzero(top_p < 1).flatten()
-        tokens[narrow] = _nucleus(chances[narrow], top_p[narrow], uniform[narrow])
-    if greedy:
-        tokens = tokens.where(temperature > 0, logits.argmax(-1))
-    return tokens.masked_fill(~cumulative[:, -1].isfinite(), BROKEN)
-
-
-def _invert(cumulative: Tensor, uniform: Tensor) -> Tensor:
-    """First index whose cumulative weight exceeds `uniform` times the total; never one of weight zero."""
-    total = cumulative[:, -1:]
-    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).flatten().clamp(max=cumulative.shape[1] - 1)
-
-
-def _nucleus(chances: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse CDF over the fewest most likely tokens that hold `top_p` of the mass. Nearly always a few candidates
-    hold it; only rows where they do not are sorted whole (measured: 6 ms against 90 ms for 256 rows of 6000)."""
-    ordered, ids = chances.topk(min(CANDIDATES, chances.shape[1]), -1)
-    tokens = _narrowed(ordered, ids, top_p, uniform)
-    flat = torch.nonzero(ordered.sum(-1) < top_p).flatten()
-    if len(flat):
-        ordered, ids = chances[flat].sort(dim=-1, descending=True, stable=True)
-        tokens[flat] = _narrowed(ordered, ids, top_p[flat], uniform[flat])
-    return tokens
-
-
-def _narrowed(ordered: Tensor, ids: Tensor, top_p: Tensor, uniform: Tensor) -> Tensor:
-    before = ordered.cumsum(-1) - ordered
-    kept = ordered.masked_fill(before >= top_p[:, None], 0.0)
-    return ids.gather(1, _invert(kept.cumsum(-1), uniform)[:, None]).flatten()
 
 
 def checkpoint(path_or_id: str | Path) -> Path:

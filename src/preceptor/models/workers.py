@@ -111,7 +111,7 @@ class Workers:
         context = get_context("spawn")
         while len(self._workers) < count:
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs,), daemon=True)
+            process = context.Process(target=serve, args=(theirs, self.count), daemon=True)
             process.start()
             theirs.close()
             self._workers.append(Worker(process, ours))
@@ -162,8 +162,8 @@ def end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def serve(pipe: Connection) -> None:
-    """The worker: load what is asked for, answer chunk after chunk, end with the pipe."""
+def serve(pipe: Connection, workers: int = 1) -> None:
+    """The worker, one of `workers` that share the memory: load what is asked for, answer chunk after chunk, end with the pipe."""
     import torch
 
     torch.set_num_threads(1)
@@ -172,19 +172,21 @@ def serve(pipe: Connection) -> None:
         while True:
             source, batch_size, chunk = pipe.recv()
             try:
-                _answer(pipe, _model(loaded, source, batch_size), chunk)
+                _answer(pipe, _model(loaded, source, batch_size, workers), chunk)
             except PreceptorError as error:
                 pipe.send(str(error))
 
 
-def _model(loaded: dict[Source, object], source: Source, batch_size: int):
+def _model(loaded: dict[Source, object], source: Source, batch_size: int, workers: int):
     from preceptor.models.local import LocalModel
+    from preceptor.models.memory import MEMORY_SHARE
 
     if source not in loaded:
         while len(loaded) >= CACHED:
             loaded.pop(next(iter(loaded)))
         path, dtype, arguments = source
-        loaded[source] = LocalModel.load(path, dtype=dtype, batch_size=batch_size, arguments=arguments)
+        share = MEMORY_SHARE / workers
+        loaded[source] = LocalModel.load(path, dtype=dtype, batch_size=batch_size, memory_share=share, arguments=arguments)
     model = loaded[source]
     assert isinstance(model, LocalModel)
     return model
