@@ -28,6 +28,7 @@ from preceptor import (
     generate,
     judge,
     labels,
+    memory,
     opinions,
     prompts,
     routing,
@@ -37,7 +38,7 @@ from preceptor import (
     stale,
     star1,
 )
-from preceptor.binding import Bound, Till, grounded, limit_of, path_of, progress_bars, workers_of
+from preceptor.binding import Bound, Till, grounded, limit_of, path_of, processes, progress_bars, workers_of
 from preceptor.errors import DataError, SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
@@ -105,10 +106,39 @@ def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], 
     made = {stage: make for stage, make in made.items() if stage not in nobody}
     rows = [make() for stage, make in made.items() if stage in planned]
     splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
-    return [row for row in rows if row.calls], [
-        f"prompts: {splits}",
-        f"expected: {lengths.said}; readings of the judge a quarter as long as they may be",
+    said = [f"prompts: {splits}", f"expected: {lengths.said}; readings of the judge a quarter as long as they may be"]
+    return [row for row in rows if row.calls], [*said, *_memory(bound, planned, policy)]
+
+
+def _memory(bound: Bound, planned: Sequence[str], count: estimate.Count) -> list[str]:
+    """What training takes on a device, in words; nothing where nothing is trained."""
+    recipe, trained = bound.recipe, [stage for stage in ("sft", "rl") if stage in planned]
+    if not trained or recipe.models.policy.server:
+        return []
+    import torch
+
+    shape, gpu = memory.shape_of(bound.policy_path), torch.cuda.is_available()
+    sharded = recipe.run.accelerate_config is not None
+    judging = recipe.models.judge
+    weights = 0 if judging.server else sum(file.stat().st_size for file in path_of(judging).glob("*.safetensors"))
+    pool = [prompt for prompt in read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row) if prompt.split == "rl"]
+    longest = max((sum(count(message.content) for message in prompt.messages) for prompt in pool), default=0)
+    needs = {
+        "sft": lambda: memory.sft_memory(shape, recipe.sft, gpu=gpu, sharded=sharded),
+        "rl": lambda: memory.rl_memory(shape, recipe.rl, gpu=gpu, prompt_tokens=longest, sharded=sharded, judge=weights),
+    }
+    said = [(stage, needs[stage]()) for stage in trained]
+    arms = "" if gpu else f"; {processes(recipe)} arms are trained at a time"
+    return [
+        f"memory of {stage}, {shape.parameters:,} parameters: {need.peak / 1e9:.2f} GB a device ({_parts(need)}){arms}"
+        for stage, need in said
     ]
+
+
+def _parts(need: memory.Memory) -> str:
+    """The largest parts first."""
+    parts = sorted(((size, name) for name, size in need.to_row().items() if name != "peak" and size), reverse=True)
+    return ", ".join(f"{name} {size / 1e9:.2f}" for size, name in parts[:4])
 
 
 def planned_arms(bound: Bound) -> list[Arm]:
