@@ -181,10 +181,13 @@ def _books_table(books: Sequence[Spent]) -> Table:
 def _check_judges(bound: Bound, until: str) -> None:
     """Before anything is paid for: training must not believe a judge below its bar. The world's own is measured in every run."""
     required = bound.recipe.models.judge.kind != "world"
+    planned = [
+        stage for stage in stages(bound.recipe, until) if stage != "filter" or not bound.recipe.star1
+    ]  # whose verdicts are STAR-1's own
     uses: tuple[tuple[str, str, JudgeConfig], ...] = (("filter", "filter", bound.recipe.judge), ("rl", "reward", bound.recipe.reward_judge))
     for stage, role, config in uses:
         bar = calibrate.bar_of(config, required=required)
-        if bar is not None and runs.STAGES.index(until) >= runs.STAGES.index(stage):
+        if bar is not None and stage in planned:
             identity = identity_of(bound.play("G_RM", bound.recipe.models.judge), bound.wording, config)
             calibrate.check_bar(identity, config, bar, role=role)
 
