@@ -68,8 +68,10 @@ check: $(TOOLS)
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
+BENCHMARKS := startup rows client prefix_reuse mixed_prefixes spec_prefix training_overhead
+
 bench: $(TOOLS)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 COMMANDS := run "spec check" "spec diff" prompts generate judge "judge calibrate" "judge injection" "judge labels" "judge serve" filter sft rl evals card show chat "export verl" "export openrlhf" "world pretrain" "world check"
 

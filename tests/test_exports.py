@@ -345,3 +345,27 @@ def test_many_clients_of_a_small_queue_all_get_their_judgements() -> None:
         answers = [f"{'fine' if number % 2 else 'poor'} {number}" for number in range(400)]
         found = ask(Client(service(served.url, batch=8, concurrency=16, patience_seconds=60)), answers)
     assert scores(found) == [float(number % 2) for number in range(400)]
+
+
+def test_further_categories_and_opinions_travel_to_the_judge() -> None:
+    """Through a label, through the service's wire, and through the columns of a data set."""
+    from preceptor.exports import trl
+    from preceptor.exports.client import _body
+    from preceptor.records import AnswerView, Opinion
+    from preceptor.serve.wire import read_request
+
+    asked = Prompt(
+        messages=(Message(role="user", content="w1"),),
+        category="tools",
+        also=("animals",),
+        split="rl",
+        opinion=Opinion(text="harmless", by="human"),
+    )
+    shown = AnswerView(messages=asked.messages, category="tools", also=("animals",), answer="w2", opinion=asked.opinion)
+    assert view_of(label_of(asked), "w2") == shown
+    (item,) = read_request(_body([shown])).items
+    assert item.view() == shown
+    (row,) = trl.rows([asked])
+    columns = {name: [value] for name, value in row.items()}
+    assert trl._told(columns, 0) == {"also": ("animals",), "opinion": asked.opinion}
+    assert trl._told({}, 0) == {"also": (), "opinion": None}

@@ -203,8 +203,13 @@ def pretrain_world(arguments: argparse.Namespace) -> None:
     """`preceptor world pretrain`: rebuild tokenizer and checkpoints from the seed."""
     from preceptor.world import pretrain
 
-    config = pretrain.PretrainConfig() if arguments.seed is None else pretrain.PretrainConfig(seed=arguments.seed)
-    pretrain.main(arguments.out or pretrain.CHECKPOINTS, config)
+    names = ("seed", "width", "steps", "batch_tokens", "learning_rate")
+    said: dict[str, Any] = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    if arguments.depth is not None:
+        said["layers"] = ("conv", "full_attention") * (arguments.depth // 2)
+    if said and arguments.out is None:
+        raise UsageError("other settings than those of the shipped checkpoints", hint="--out FOLDER, so that these are not overwritten")
+    pretrain.main(arguments.out or pretrain.CHECKPOINTS, pretrain.PretrainConfig(**said), tuple(arguments.role or ("base", "judge")))
 
 
 def check_world(arguments: argparse.Namespace) -> None:
@@ -419,6 +424,11 @@ def _add_world(commands: Any) -> None:
     pretrain = _add(world, "pretrain", pretrain_world, "rebuild its tokenizer and checkpoints from a seed")
     pretrain.add_argument("--seed", type=int, help="another seed than that of the shipped checkpoints")
     pretrain.add_argument("--out", type=Path, help="where they go (default: into the package)")
+    pretrain.add_argument("--role", action="append", choices=["base", "judge"], help="only this one")
+    for name, kind in (("width", int), ("depth", int), ("steps", int), ("batch-tokens", int), ("learning-rate", float)):
+        pretrain.add_argument(
+            f"--{name}", type=kind, help="another than the shipped checkpoints have" if name != "depth" else "layers, an even number"
+        )
     check = _add(world, "check", check_world, "measure what its models can do")
     check.add_argument("--n", type=int, default=1000, help="cases per figure (default: %(default)s)")
 

@@ -160,6 +160,8 @@ def _body(views: Sequence[AnswerView]) -> bytes:
         {
             "messages": [{"role": turn.role, "content": turn.content} for turn in view.messages],
             "category": view.category,
+            **({"also": view.also} if view.also else {}),
+            **({"opinion": {"text": view.opinion.text, "by": view.opinion.by}} if view.opinion else {}),
             "answer": view.answer,
         }
         for view in views

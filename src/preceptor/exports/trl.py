@@ -3,7 +3,8 @@
     GRPOTrainer(..., reward_funcs=[in_process(judge, tokenizer)])               the judge's model lives in the training process
     GRPOTrainer(..., reward_funcs=[remote(Service(url=...), tokenizer)])         the judge service answers; every rank asks for its own batch
 
-The data set needs the columns `prompt` (a conversation) and `category`; `rows` makes both from prompts. TRL calls the function once per local
+The data set needs the columns `prompt` (a conversation) and `category`, and may have `also`, `opinion` and `opinion_by`; `rows` makes them from
+prompts. TRL calls the function once per local
 generation batch with lists of equal length and takes a list of numbers and None back.
 
 An abstention is `None`: TRL leaves such a sample out of its group's mean and standard deviation and gives it the advantage 0. Two limits of that:
@@ -26,7 +27,7 @@ from preceptor.exports.answers import Watch, answer_of, lost, reward_of
 from preceptor.exports.client import Client, Service
 from preceptor.judge import Judge
 from preceptor.judge import reward as judge_reward
-from preceptor.records import Abstention, AnswerView, Judgement, Message, Prompt, Verdict
+from preceptor.records import Abstention, AnswerView, Judgement, Message, Opinion, Prompt, Verdict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +38,13 @@ Rewards = list[float | None]
 def rows(prompts: Iterable[Prompt]) -> list[dict[str, Any]]:
     """Rows of a data set for TRL: `Dataset.from_list(rows(prompts))`."""
     return [
-        {"prompt": [{"role": turn.role, "content": turn.content} for turn in prompt.messages], "category": prompt.category}
+        {
+            "prompt": [{"role": turn.role, "content": turn.content} for turn in prompt.messages],
+            "category": prompt.category,
+            "also": list(prompt.also),
+            "opinion": prompt.opinion.text if prompt.opinion else None,
+            "opinion_by": prompt.opinion.by if prompt.opinion else None,
+        }
         for prompt in prompts
     ]
 
@@ -47,7 +54,7 @@ def in_process(judge: Judge, tokenizer: PreTrainedTokenizerBase) -> Callable[...
     renderer, ask, watch = Renderer(tokenizer), judge_reward(judge), Watch(judge.config.max_abstention)
 
     def spec_judge(prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], category: Sequence[str], **rest: Any) -> Rewards:
-        views = _views(renderer, prompts, completion_ids, category)
+        views = _views(renderer, prompts, completion_ids, category, rest)
         shown = [view for view in views if view is not None]
         try:
             judged = ask(shown)
@@ -65,7 +72,7 @@ def remote(
     renderer, client, watch = Renderer(tokenizer), Client(service), Watch(max_abstention)
 
     async def spec_judge(prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], category: Sequence[str], **rest: Any) -> Rewards:
-        views = _views(renderer, prompts, completion_ids, category)
+        views = _views(renderer, prompts, completion_ids, category, rest)
         asked = list({view.id: view for view in views if view is not None}.values())
         found = dict(zip([view.id for view in asked], await client.judge(asked), strict=True))
         return _rewards(views, [found[view.id] for view in views if view is not None], watch, rest)
@@ -74,14 +81,21 @@ def remote(
 
 
 def _views(
-    renderer: Renderer, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], categories: Sequence[str]
+    renderer: Renderer, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], categories: Sequence[str], columns: dict[str, Any]
 ) -> list[AnswerView | None]:
     """What the judge may see of each completion; None where the floor is due."""
     views: list[AnswerView | None] = []
-    for prompt, ids, category in zip(prompts, completion_ids, categories, strict=True):
-        answer = answer_of(renderer.split_ids(list(ids), finished=bool(ids) and ids[-1] == renderer.end_id))
-        views.append(None if answer is None else AnswerView(messages=_messages(prompt), category=category, answer=answer))
+    for row, (prompt, ids, category) in enumerate(zip(prompts, completion_ids, categories, strict=True)):
+        answer = answer_of(renderer.split_ids(list(ids), finished=bool(ids) and ids[-1] in renderer.end_ids))
+        shown = {"messages": _messages(prompt), "category": category, **_told(columns, row)}
+        views.append(None if answer is None else AnswerView(answer=answer, **shown))
     return views
+
+
+def _told(columns: dict[str, Any], row: int) -> dict[str, Any]:
+    """Further categories and an opinion, from columns that a data set need not have."""
+    also, text, by = (columns[name][row] if columns.get(name) is not None else None for name in ("also", "opinion", "opinion_by"))
+    return {"also": tuple(also or ()), "opinion": Opinion(text=text, by=by or "ai") if text else None}
 
 
 def _messages(prompt: Any) -> tuple[Message, ...]:

@@ -162,8 +162,8 @@ def _check(prompt: Prompt, loaded: Spec, path: Path) -> None:
         raise DataError(
             f"prompt {prompt.id}: {where} holds what reads like reasoning", where=path, hint="split it off; the judge must not see it"
         )
-    if prompt.category not in loaded.categories:
-        raise DataError(f"prompt {prompt.id}: the specification has no category {prompt.category!r}", where=path)
+    if unknown := [category for category in prompt.categories if category not in loaded.categories]:
+        raise DataError(f"prompt {prompt.id}: the specification has no category {unknown[0]!r}", where=path)
     instructions = [turn.content for turn in prompt.messages if turn.role in ("system", "developer")]
     for clause in loaded.clauses:
         if len(clause.text) >= _QUOTED and any(clause.text in text for text in instructions):

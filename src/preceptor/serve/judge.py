@@ -154,8 +154,11 @@ class Service:
         for number, item in enumerate(asked.items):
             if item.characters > self.limits.characters:
                 raise Refused(413, f"items[{number}] has {item.characters} characters, at most {self.limits.characters} are taken")
-            if item.category not in self.desk.judge.spec.categories:
+            named = (item.category, *item.also)
+            if any(category not in self.desk.judge.spec.categories for category in named):
                 raise Refused(422, f"items[{number}].category is not in the specification; GET /v1/judge lists its categories")
+            if len(set(named)) < len(named):
+                raise Refused(422, f"items[{number}].also names a category twice")
         refuse_reasoning(asked)
         return asked
 

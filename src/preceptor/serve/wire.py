@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from preceptor.records import Abstention, AnswerView, Judgement, Message, Role, Verdict, Vote
+from preceptor.records import Abstention, AnswerView, Judgement, Message, Opinion, Role, Verdict, Vote
 
 _INVISIBLE = re.compile("[\\s\u200b-\u200d\u2060\ufeff]+")
 _REASONING = re.compile(
@@ -52,23 +52,34 @@ class Turn(_Wire):
     content: str
 
 
+class WireOpinion(_Wire):
+    """What somebody found out about the request beforehand."""
+
+    text: str
+    by: Literal["ai", "human"] = "ai"
+
+
 class Item(_Wire):
     """One answer to be judged, after the conversation it answers."""
 
     messages: tuple[Turn, ...] = Field(min_length=1)
     category: str
-    """A category of the judge's specification."""
+    """A category of the judge's specification: the main one."""
+    also: tuple[str, ...] = ()
+    """Further ones whose rules bear on the answer."""
+    opinion: WireOpinion | None = None
     answer: str
 
     def view(self) -> AnswerView:
         """As the judge takes it."""
         messages = tuple(Message(role=turn.role, content=turn.content) for turn in self.messages)
-        return AnswerView(messages=messages, category=self.category, answer=self.answer)
+        opinion = self.opinion and Opinion(text=self.opinion.text, by=self.opinion.by)
+        return AnswerView(messages=messages, category=self.category, also=self.also, answer=self.answer, opinion=opinion)
 
     @property
     def characters(self) -> int:
         """What the judge would read of it, the specification aside."""
-        return len(self.answer) + sum(len(turn.content) for turn in self.messages)
+        return len(self.answer) + sum(len(turn.content) for turn in self.messages) + (len(self.opinion.text) if self.opinion else 0)
 
 
 class JudgeRequest(_Wire):
@@ -169,5 +180,5 @@ def _first_complaint(error: ValidationError) -> str:
     first = error.errors(include_input=False, include_context=False, include_url=False)[0]
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")[:120]
     if first["type"] == "extra_forbidden":
-        return f"{where!a}: no such field; an item is messages (role and content), category, answer: this service judges answers, not reasoning"
+        return f"{where!a}: no such field; an item is messages (role and content), category, also, opinion, answer: this service judges answers, not reasoning"
     return f"{where!a}: {first['msg']}"

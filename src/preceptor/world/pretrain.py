@@ -67,7 +67,7 @@ def architecture(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> 
     """A standard LFM2 configuration, tied embeddings."""
     return Lfm2Config(
         vocab_size=len(tokenizer), hidden_size=config.width, intermediate_size=2 * config.width, num_hidden_layers=len(config.layers),
-        num_attention_heads=2, num_key_value_heads=2, layer_types=list(config.layers), conv_L_cache=9, max_position_embeddings=2048,
+        num_attention_heads=max(2, config.width // 64), num_key_value_heads=max(2, config.width // 64), layer_types=list(config.layers), conv_L_cache=9, max_position_embeddings=2048,
         block_auto_adjust_ff_dim=False, tie_word_embeddings=True, initializer_range=0.06, pad_token_id=words.SPECIAL.index(words.PAD),
         eos_token_id=words.SPECIAL.index(words.END), bos_token_id=words.SPECIAL.index(words.END),
     )  # fmt: skip
@@ -196,7 +196,8 @@ def train(role: str, config: PretrainConfig, tokenizer: PreTrainedTokenizerFast,
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # a converged model's softmax is full of them, and they are slow
     torch.manual_seed(config.seed * 1000 + sorted(STREAMS).index(role))
-    model = Lfm2ForCausalLM(architecture(config, tokenizer))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = Lfm2ForCausalLM(architecture(config, tokenizer)).to(device)  # pyright: ignore[reportArgumentType]
     started, figures = time.monotonic(), {}
     for phase in phases(config, tokenizer, role):
         figures = run_phase(model, phase, role)
@@ -223,8 +224,8 @@ def run_phase(model: Lfm2ForCausalLM, phase: Phase, role: str, report_every: int
 
 def update(model: Lfm2ForCausalLM, optimizer: torch.optim.Optimizer, batch: dict[str, torch.Tensor]) -> float:
     """One optimiser step; the loss."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = loss_of(model, batch)
+    with torch.autocast(model.device.type, dtype=torch.bfloat16):
+        loss = loss_of(model, {name: tensor.to(model.device) for name, tensor in batch.items()})
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
@@ -240,7 +241,7 @@ def save(model: Lfm2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pat
 
 def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of the checkpoints below `folder`, by relative path."""
-    files = sorted(path for role in STREAMS for path in (folder / role).iterdir())
+    files = sorted(path for role in STREAMS if (folder / role).is_dir() for path in (folder / role).iterdir())
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
