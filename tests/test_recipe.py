@@ -151,6 +151,8 @@ def test_overrides() -> None:
     assert complaint(TEXT, "generate.samples=two") == '--set generate.samples: generate.samples: expected a valid integer, found "two"'
     assert "expected section.key=value" in complaint(TEXT, "samples")
     assert "expected section.key=value" in complaint(TEXT, "samples=2")
+    assert "expected section.key=value" in complaint(TEXT, "generate=2")
+    assert parse(TEXT, overrides=["rl_only_steps=4"]).rl_only_steps == 4
     assert "is a value, not a section" in complaint(TEXT, "run.seed.x=2")
 
 

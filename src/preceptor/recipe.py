@@ -286,7 +286,10 @@ def _override(data: dict[str, Any], assignment: str) -> tuple[str, ...]:
     """Set one `section.key=value` in `data`; return the key's path. The value is TOML, or a bare string."""
     name, equals, value = assignment.partition("=")
     path = tuple(part.strip() for part in name.split("."))
-    if not equals or len(path) < 2 or not all(path):
+    alone = (
+        len(path) == 1 and path[0] in Recipe.model_fields and _model(Recipe.model_fields[path[0]]) is None
+    )  # a key outside of the tables
+    if not equals or not (alone or len(path) > 1) or not all(path):
         raise RecipeError(f"--set {assignment!r}: expected section.key=value", hint="for example --set generate.samples=2")
     table = data
     for part in path[:-1]:
