@@ -196,3 +196,9 @@ def test_a_served_judge_can_be_served_again(words: list[str], tmp_path: Path, ke
             assert judgement.score == 1.0
             assert list(judge.judge_many([(view.id, view)])) == [judgement]
         assert all("Thinking of the assistant" not in str(body) for body in server.bodies)
+
+
+def test_the_time_of_a_model_here_is_that_of_its_multiplications() -> None:
+    asked = estimate.timed(estimate.Asked("judge", "m", 90, 1_000_000, 200_000, 500_000), 1_000_000_000, 1e12)
+    assert asked.least_seconds == pytest.approx(2 * 1e9 * 2e5 / 1e12)
+    assert asked.price is None

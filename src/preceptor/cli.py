@@ -69,7 +69,9 @@ def run_stages(arguments: argparse.Namespace) -> None:
     run_dir = arguments.dir or Path("runs") / plan.run.name
     arguments.log_dir = run_dir
     if arguments.dry_run:
-        pipeline.dry_run(plan, run_dir, until=arguments.until)
+        from preceptor import dryrun
+
+        dryrun.dry_run(plan, run_dir, until=arguments.until)
         return
     pipeline.run(plan, run_dir, until=arguments.until)
     for name in ARTEFACTS[arguments.until]:

@@ -6,14 +6,18 @@ Requests are those that would be made, planned by the stages themselves; nothing
 tokenizer where its files are here, else taken as a quarter of the bytes. How long completions will be is not known: as long as those that
 the run directory already holds, else a quarter of what they may be; the most they may cost is said beside it.
 
-Not here: memory of training (`memory`), and how long local models take, which only a run can tell.
+Times are lower bounds: what a server's limits allow, and for a model on this machine the multiplications of the tokens it writes (2 for each
+parameter and token; Kaplan et al. 2020, section 2.1) at the rate the machine reaches now. Reading prompts, attention and idle rows come on top.
+
+Not here: memory of training (`memory`).
 """
 
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -52,6 +56,8 @@ class Asked:
     completion_tokens: int
     most_tokens: int
     server: EndpointConfig | None = None
+    local_seconds: float | None = None
+    """What the multiplications of a model on this machine take at least."""
 
     @property
     def price(self) -> tuple[float, float] | None:
@@ -63,9 +69,9 @@ class Asked:
 
     @property
     def least_seconds(self) -> float | None:
-        """What the limits of the server alone take; None without limits."""
+        """What the limits of the server, or the multiplications of a model here, take by themselves; None where neither is known."""
         if self.server is None:
-            return None
+            return self.local_seconds
         tokens, calls = self.server.tokens_per_minute, self.server.requests_per_minute
         waits = [self.calls * 60 / calls] if calls else []
         waits += [(self.prompt_tokens + self.completion_tokens) * 60 / tokens] if tokens else []
@@ -83,6 +89,26 @@ def counter(ref: ModelRef, path: Path | None) -> Count:
     except (OSError, ValueError) as error:
         raise DataError(f"no tokenizer of {ref.id!r}: {str(error).splitlines()[0]}", where=path) from None
     return lru_cache(maxsize=4096)(lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def flops() -> float:
+    """Floating point operations per second in float32 products on the device at hand, measured in half a second."""
+    import torch
+
+    side = 1024
+    matrix = torch.randn(side, side, device="cuda" if torch.cuda.is_available() else "cpu")
+    for _ in range(3):
+        torch.mm(matrix, matrix)
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.5:
+        torch.mm(matrix, matrix).sum().item()  # waits for the device
+        products += 1
+    return 2 * side**3 * products / (time.perf_counter() - started)
+
+
+def timed(asked: Asked, parameters: int, rate: float) -> Asked:
+    """With the least time of a model of so many parameters on this machine."""
+    return replace(asked, local_seconds=2 * parameters * asked.completion_tokens / rate)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ In: a recipe and a run directory. Out: the artefacts of every stage up to the on
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -22,13 +21,11 @@ from rich.text import Text
 from preceptor import (
     aggregate,
     card,
-    estimate,
     evals,
     filter,
     generate,
     judge,
     labels,
-    memory,
     opinions,
     prompts,
     routing,
@@ -38,14 +35,13 @@ from preceptor import (
     stale,
     star1,
 )
-from preceptor.binding import Bound, Till, grounded, limit_of, path_of, processes, progress_bars, workers_of
+from preceptor.binding import Bound, Till, grounded, limit_of, progress_bars, workers_of
 from preceptor.errors import DataError, SpecError, UsageError
 from preceptor.evals import Arm
 from preceptor.judge import Judge, JudgeConfig, calibrate, identity_of
 from preceptor.judge.calibrate import Case
 from preceptor.models import Model
 from preceptor.models.store import Limits, Spent
-from preceptor.models.workers import Workers
 from preceptor.recipe import Recipe
 from preceptor.records import Completion, Example, Prompt, Score, content_id, judgement_from_row
 from preceptor.runs import Ledger, Run, read_manifest, read_records
@@ -71,86 +67,12 @@ def run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
         with closing(Bound(recipe, held, workers, show)) as bound, accounts(bound):
             _check_judges(bound, until)
             for stage in stages(recipe, until):
-                _STAGES[stage](bound)
-
-
-def dry_run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
-    """Specification and prompts for real, which ask nobody; then what the other stages up to `until` would ask for, printed."""
-    with Run.open(run_dir) as held, progress_bars() as show, Workers(1) as workers, closing(Bound(recipe, held, workers, show)) as bound:
-        for stage in ("spec", "prompts"):
-            _STAGES[stage](bound)
-        asked, assumptions = _asked(bound, stages(recipe, until))
-    console = Console()
-    console.print(estimate.table(asked))
-    for line in assumptions:
-        console.print(f"- {line}", highlight=False, markup=False)
-
-
-def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], list[str]]:
-    recipe, models = bound.recipe, bound.recipe.models
-    generator = models.generator or models.policy
-    writer, reader, policy = (
-        estimate.counter(ref, None if ref.server else path_of(ref)) for ref in (generator, models.judge, models.policy)
-    )
-    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
-    lengths = estimate.Lengths.of(bound.run.path("03_completions.jsonl"), recipe.generate.max_tokens)
-    common = (recipe, bound.spec, given, bound.wording)
-    made = {
-        "generate": lambda: estimate.generation(*common, writer, lengths),
-        "judge": lambda: estimate.judging(*common, reader, lengths),
-        "rl": lambda: estimate.rewards(*common, reader, lengths),
-        "evals": lambda: estimate.evaluation(recipe, bound.spec, planned_arms(bound), bound.suites, bound.wording, policy, lengths),
-    }
-    nobody = {"generate", "judge"} if recipe.star1 else set()
-    nobody |= set() if bound.suites else {"evals"}
-    made = {stage: make for stage, make in made.items() if stage not in nobody}
-    rows = [make() for stage, make in made.items() if stage in planned]
-    splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
-    said = [f"prompts: {splits}", f"expected: {lengths.said}; readings of the judge a quarter as long as they may be"]
-    return [row for row in rows if row.calls], [*said, *_memory(bound, planned, policy)]
-
-
-def _memory(bound: Bound, planned: Sequence[str], count: estimate.Count) -> list[str]:
-    """What training takes on a device, in words; nothing where nothing is trained."""
-    recipe, trained = bound.recipe, [stage for stage in ("sft", "rl") if stage in planned]
-    if not trained or recipe.models.policy.server:
-        return []
-    import torch
-
-    shape, gpu = memory.shape_of(bound.policy_path), torch.cuda.is_available()
-    sharded = recipe.run.accelerate_config is not None
-    judging = recipe.models.judge
-    weights = 0 if judging.server else sum(file.stat().st_size for file in path_of(judging).glob("*.safetensors"))
-    pool = [prompt for prompt in read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row) if prompt.split == "rl"]
-    longest = max((sum(count(message.content) for message in prompt.messages) for prompt in pool), default=0)
-    needs = {
-        "sft": lambda: memory.sft_memory(shape, recipe.sft, gpu=gpu, sharded=sharded),
-        "rl": lambda: memory.rl_memory(shape, recipe.rl, gpu=gpu, prompt_tokens=longest, sharded=sharded, judge=weights),
-    }
-    said = [(stage, needs[stage]()) for stage in trained]
-    arms = "" if gpu else f"; {processes(recipe)} arms are trained at a time"
-    return [
-        f"memory of {stage}, {shape.parameters:,} parameters: {need.peak / 1e9:.2f} GB a device ({_parts(need)}){arms}"
-        for stage, need in said
-    ]
-
-
-def _parts(need: memory.Memory) -> str:
-    """The largest parts first."""
-    parts = sorted(((size, name) for name, size in need.to_row().items() if name != "peak" and size), reverse=True)
-    return ", ".join(f"{name} {size / 1e9:.2f}" for size, name in parts[:4])
-
-
-def planned_arms(bound: Bound) -> list[Arm]:
-    """The arms that will be measured, all with the policy in the place of what is yet to be trained."""
-    base = bound.play("base", bound.recipe.models.policy)
-    trained = [] if bound.recipe.models.policy.server else [Arm(name, base) for name in (*SFT_ARMS, *RL_ARMS)]
-    return [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries"), *trained]
+                STAGES[stage](bound)
 
 
 def stages(recipe: Recipe, until: str) -> list[str]:
     """What is run. A policy that is served by others is not trained, unless that is asked for, which it then refuses."""
-    asked = [stage for stage in runs.STAGES[: runs.STAGES.index(until) + 1] if stage in _STAGES]
+    asked = [stage for stage in runs.STAGES[: runs.STAGES.index(until) + 1] if stage in STAGES]
     return [stage for stage in asked if stage not in ("sft", "rl") or stage == until or not recipe.models.policy.server]
 
 
@@ -455,7 +377,7 @@ def _card(bound: Bound) -> None:
         _print_bars(bound)
 
 
-_STAGES: dict[str, Callable[[Bound], None]] = {
+STAGES: dict[str, Callable[[Bound], None]] = {
     "spec": _spec, "prompts": _prompts, "generate": _generate, "judge": _judge, "filter": _filter, "sft": _sft, "rl": _rl, "evals": _evals, "card": _card,
 }  # fmt: skip
 

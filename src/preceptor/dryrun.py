@@ -1,0 +1,106 @@
+"""A dry run: specification and prompts for real, which ask nobody, then what the other stages would ask for, cost and take.
+
+In: a recipe and a run directory. Out: a table and the assumptions behind it, printed. What is counted is in `estimate` and `memory`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from rich.console import Console
+
+from preceptor import estimate, memory, pipeline, runs
+from preceptor.binding import Bound, path_of, processes, progress_bars
+from preceptor.evals import Arm
+from preceptor.models.workers import Workers
+from preceptor.recipe import ModelRef, Recipe
+from preceptor.records import Prompt
+from preceptor.runs import Run, read_records
+
+
+def dry_run(recipe: Recipe, run_dir: Path, until: str = runs.STAGES[-1]) -> None:
+    """Specification and prompts for real, which ask nobody; then what the other stages up to `until` would ask for, printed."""
+    with Run.open(run_dir) as held, progress_bars() as show, Workers(1) as workers, closing(Bound(recipe, held, workers, show)) as bound:
+        for stage in ("spec", "prompts"):
+            pipeline.STAGES[stage](bound)
+        asked, assumptions = _asked(bound, pipeline.stages(recipe, until))
+    console = Console()
+    console.print(estimate.table(asked))
+    for line in assumptions:
+        console.print(f"- {line}", highlight=False, markup=False)
+
+
+def _asked(bound: Bound, planned: Sequence[str]) -> tuple[list[estimate.Asked], list[str]]:
+    recipe, models = bound.recipe, bound.recipe.models
+    generator = models.generator or models.policy
+    writer, reader, policy = (
+        estimate.counter(ref, None if ref.server else path_of(ref)) for ref in (generator, models.judge, models.policy)
+    )
+    given = read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row)
+    lengths = estimate.Lengths.of(bound.run.path("03_completions.jsonl"), recipe.generate.max_tokens)
+    common = (recipe, bound.spec, given, bound.wording)
+    made = {
+        "generate": lambda: estimate.generation(*common, writer, lengths),
+        "judge": lambda: estimate.judging(*common, reader, lengths),
+        "rl": lambda: estimate.rewards(*common, reader, lengths),
+        "evals": lambda: estimate.evaluation(recipe, bound.spec, planned_arms(bound), bound.suites, bound.wording, policy, lengths),
+    }
+    nobody = {"generate", "judge"} if recipe.star1 else set()
+    nobody |= set() if bound.suites else {"evals"}
+    made = {stage: make for stage, make in made.items() if stage not in nobody}
+    rows = [make() for stage, make in made.items() if stage in planned]
+    rows, rate = _timed(rows, {ref.id: ref for ref in (generator, models.judge, models.policy)})
+    splits = ", ".join(f"{count:,} {name}" for name, count in sorted(Counter(prompt.split for prompt in given).items()))
+    said = [f"prompts: {splits}", f"expected: {lengths.said}; readings of the judge a quarter as long as they may be"]
+    said += [f"time: more than that, at {rate / 1e9:,.0f} GFLOP/s as measured now"] if rate else []
+    return [row for row in rows if row.calls], [*said, *_memory(bound, planned, policy)]
+
+
+def _timed(rows: Sequence[estimate.Asked], refs: Mapping[str, ModelRef]) -> tuple[list[estimate.Asked], float | None]:
+    """The least time of the models that run here, and the rate it is taken from; None where all are served by others."""
+    here = {name: memory.shape_of(path_of(ref)).parameters for name, ref in refs.items() if not ref.server}
+    if not here:
+        return list(rows), None
+    rate = estimate.flops()
+    return [estimate.timed(row, here[row.model], rate) if row.server is None else row for row in rows], rate
+
+
+def _memory(bound: Bound, planned: Sequence[str], count: estimate.Count) -> list[str]:
+    """What training takes on a device, in words; nothing where nothing is trained."""
+    recipe, trained = bound.recipe, [stage for stage in ("sft", "rl") if stage in planned]
+    if not trained or recipe.models.policy.server:
+        return []
+    import torch
+
+    shape, gpu = memory.shape_of(bound.policy_path), torch.cuda.is_available()
+    sharded = recipe.run.accelerate_config is not None
+    judging = recipe.models.judge
+    weights = 0 if judging.server else sum(file.stat().st_size for file in path_of(judging).glob("*.safetensors"))
+    pool = [prompt for prompt in read_records(bound.run.path("02_prompts.jsonl"), Prompt.from_row) if prompt.split == "rl"]
+    longest = max((sum(count(message.content) for message in prompt.messages) for prompt in pool), default=0)
+    needs = {
+        "sft": lambda: memory.sft_memory(shape, recipe.sft, gpu=gpu, sharded=sharded),
+        "rl": lambda: memory.rl_memory(shape, recipe.rl, gpu=gpu, prompt_tokens=longest, sharded=sharded, judge=weights),
+    }
+    said = [(stage, needs[stage]()) for stage in trained]
+    arms = "" if gpu else f"; {processes(recipe)} arms are trained at a time"
+    return [
+        f"memory of {stage}, {shape.parameters:,} parameters: {need.peak / 1e9:.2f} GB a device ({_parts(need)}){arms}"
+        for stage, need in said
+    ]
+
+
+def _parts(need: memory.Memory) -> str:
+    """The largest parts first."""
+    parts = sorted(((size, name) for name, size in need.to_row().items() if name != "peak" and size), reverse=True)
+    return ", ".join(f"{name} {size / 1e9:.2f}" for size, name in parts[:4])
+
+
+def planned_arms(bound: Bound) -> list[Arm]:
+    """The arms that will be measured, all with the policy in the place of what is yet to be trained."""
+    base = bound.play("base", bound.recipe.models.policy)
+    trained = [] if bound.recipe.models.policy.server else [Arm(name, base) for name in (*pipeline.SFT_ARMS, *pipeline.RL_ARMS)]
+    return [Arm("base", base), Arm("base+spec", base, "category"), Arm("base+summaries", base, "summaries"), *trained]
