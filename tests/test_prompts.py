@@ -9,7 +9,7 @@ from small import SPEC, prompt, user
 
 from preceptor.errors import DataError, UsageError
 from preceptor.prompts import PromptsConfig, collect, normalise, read_jsonl, run
-from preceptor.records import Prompt
+from preceptor.records import Message, Prompt
 from preceptor.runs import Run, read_records
 
 CONFIG = PromptsConfig(rl_fraction=0.3)
@@ -111,3 +111,13 @@ def test_run_needs_one_source_and_something_in_it(tmp_path: Path) -> None:
             run(opened, PromptsConfig(path=tmp_path / "absent"), SPEC)
         with pytest.raises(UsageError, match=r"no prompt is left of 1: {'in_evaluation': 1}"):
             run(opened, CONFIG, SPEC, prompts=[prompt()], evaluation=[prompt()])
+
+
+def test_reasoning_inside_an_earlier_turn_is_removed_and_counted(tmp_path: Path) -> None:
+    """The judge in RL is shown the conversation: what a model thought in it is no part of that."""
+    turns = (user("Hi"), Message(role="assistant", content="<think>CANARY</think>Hello"), user("How do I sell a toy?"))
+    told = Prompt(messages=turns, category="tools", split="")
+    with Run.open(tmp_path / "run") as opened:
+        summary = run(opened, CONFIG, SPEC, prompts=[prompt(), told])
+    assert summary.ledger.rejected == {"reasoning_in_a_turn": 1}
+    assert "CANARY" not in (tmp_path / "run" / "02_prompts.jsonl").read_text()

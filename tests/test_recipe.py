@@ -195,3 +195,12 @@ def test_how_a_run_is_spread_is_said_in_one_section() -> None:
     assert (spread.run.engine, spread.run.address, spread.sft.devices, spread.rl.devices) == ("ray", "auto", 2, 1)
     assert 'needs engine = "ray"' in complaint(TEXT, "run.address=auto")
     assert 'needs engine = "local"' in complaint(TEXT, "run.engine=ray", "run.accelerate_config=recipes/fsdp.yaml")
+
+
+def test_a_judge_that_may_take_longer_than_the_other_processes_wait_is_refused() -> None:
+    served = TEXT.replace(
+        'kind = "world"\nid = "judge"', 'kind = "endpoint"\nid = "judge"\n[models.judge.server]\nurl = "http://localhost:1/v1"'
+    )
+    assert "models.judge.server.deadline = 3600 s" in complaint(served, "rl.devices=2")
+    assert parse(served, overrides=["rl.devices=2", "models.judge.server.deadline=900"]).rl.devices == 2
+    assert parse(served, overrides=["rl.devices=2", "rl.trainer.ddp_timeout=7200"]).rl.devices == 2

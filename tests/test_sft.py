@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jobs
 import orjson
@@ -210,3 +211,48 @@ def test_a_batch_that_does_not_divide_is_refused(base: Path, tmp_path: Path) -> 
 def test_no_rows_left_is_one_line(base: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="12 were longer"):
         sft.train(base, SAFETY, CAPABILITY, tmp_path, config(max_length=2), spec_text=())
+
+
+@pytest.mark.parametrize("name", sorted(trainer.RESERVED))
+def test_what_would_break_a_run_without_a_word_is_not_passed_through(name: str) -> None:
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    for kind in (SFTConfig, GRPOConfig):
+        with pytest.raises(RecipeError, match=f"trainer.{name} cannot be set"):
+            trainer.arguments_of(kind, {}, {name: True})
+
+
+def test_every_reserved_name_is_one_of_trls() -> None:
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.sft_config import SFTConfig
+
+    known = set(SFTConfig.__dataclass_fields__) | set(GRPOConfig.__dataclass_fields__)
+    assert set(trainer.RESERVED) <= known
+
+
+@pytest.mark.parametrize("asked", [{"loss_type": "dft"}, {"label_smoothing_factor": 0.1}])
+def test_another_loss_that_is_asked_for_is_not_replaced_by_ours(asked: dict[str, Any]) -> None:
+    model = tiny.lfm2()
+    assert sft.has_lean_loss(model, config())
+    assert not sft.has_lean_loss(model, config(trainer=asked))
+
+
+def test_the_state_of_a_run_outlives_another_interval_of_saving(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A setting that changes nothing about the result must not throw away what was computed."""
+    real, seen = sft.checkpoints_dir, []
+
+    def noted(*identity: Any) -> Path:
+        seen.append(real(*identity))
+        return seen[-1]
+
+    monkeypatch.setattr(sft, "checkpoints_dir", noted)
+    for every in (1, 2):
+        sft.train(base, SAFETY, CAPABILITY, tmp_path, config(steps=2, save_every=every), spec_text=())
+    assert seen[0] == seen[1]
+
+
+def test_a_model_that_goes_to_a_hub_is_private_unless_that_is_set(tmp_path: Path) -> None:
+    ours = trainer.common_arguments(tmp_path, 4, 0.0, 4, None, 0, 0)
+    assert ours["hub_private_repo"] is True
+    assert ours["report_to"] == "none"

@@ -34,6 +34,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from preceptor import licences, sources
+from preceptor.chat import has_tag
 from preceptor.errors import DataError, UsageError
 from preceptor.overlap import HeldOut, NearConversations, normalise
 from preceptor.overlap import ngrams as ngrams  # `filter` compares with the same words
@@ -201,6 +202,8 @@ class _Screen:
 
     def passes(self, prompt: Prompt) -> Prompt | str:
         """The prompt, masked where that is asked for, or the reason why it is removed."""
+        if any(message.role == "assistant" and has_tag(message.content) for message in prompt.messages):
+            return "reasoning_in_a_turn"  # it would be shown to the judge, and to the policy as if it were conversation
         if normalise(prompt.messages) in self._seen:
             return "duplicate"
         if meeting := self._held_out.meets(prompt):

@@ -241,6 +241,16 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _other_processes_wait_for_the_judge(self) -> Recipe:
+        patience, server = self.rl.trainer.get("ddp_timeout", 1800), self.models.judge.server
+        if self.rl.devices > 1 and server and server.deadline >= patience:
+            raise ValueError(
+                f"models.judge.server.deadline = {server.deadline:g} s, but with several devices the others wait {patience:g} s for a judge's "
+                "reply and then end the run: lower it, or raise rl.trainer.ddp_timeout"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _reward_is_a_judge(self) -> Recipe:
         JudgeConfig.model_validate(self._as_reward())
         if self.reward.helpfulness and self.models.wording == "brief":

@@ -182,7 +182,12 @@ def train(
     recorder = Recorder(out_dir, config.steps, progress, details)
     with first_process_first(config.trainer) as world:
         writes = world.is_main_process
-        identity = (str(policy), config.model_dump(mode="json"), [prompt.id for prompt in prompts], arguments.identity)
+        identity = (
+            str(policy),
+            config.model_dump(mode="json", exclude={"save_every"}),
+            [prompt.id for prompt in prompts],
+            arguments.identity,
+        )
         work = checkpoints_dir(out_dir, *identity)
         first = recorder.resume(work, world)
         rollouts = RolloutLog(out_dir / "rollouts.jsonl", config.rollouts_every, recorder.resumed_from, writes=writes)

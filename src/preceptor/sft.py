@@ -224,7 +224,9 @@ def train(
     steps = config.steps or max(1, round((config.epochs or 0) * len(safety.rendered) / per_step))
     recorder = Recorder(out_dir, steps, progress)
     with first_process_first(config.trainer) as world:
-        work = checkpoints_dir(out_dir, str(base), config.model_dump(mode="json"), safety.ids, extra.ids, arguments.identity)
+        work = checkpoints_dir(
+            out_dir, str(base), config.model_dump(mode="json", exclude={"save_every"}), safety.ids, extra.ids, arguments.identity
+        )
         first = recorder.resume(work, world)
     with without_deprecations():
         trainer = _trainer(model, tokenizer, safety, extra, work, steps, config, recorder)
@@ -290,14 +292,15 @@ def _trainer(model: Any, tokenizer: Any, safety: Rows, extra: Rows, work: Path, 
 
 
 def has_lean_loss(model: Any, config: SftConfig) -> bool:
-    """Whether `learned_loss` takes the place of TRL's: one process on a CPU, all weights trained, a plain linear head. (Several processes
-    must go through the wrapper that averages their gradients.)"""
+    """Whether `learned_loss` takes the place of TRL's: one process on a CPU, all weights trained, a plain linear head, and no other
+    loss asked for. (Several processes must go through the wrapper that averages their gradients.)"""
     import torch
     from accelerate import PartialState
 
     head = model.get_output_embeddings()
     plain = isinstance(head, torch.nn.Linear) and head.bias is None
-    return plain and config.lora is None and not torch.cuda.is_available() and PartialState(cpu=True).num_processes == 1
+    own = config.trainer.get("loss_type", "nll") == "nll" and not config.trainer.get("label_smoothing_factor")
+    return plain and own and config.lora is None and not torch.cuda.is_available() and PartialState(cpu=True).num_processes == 1
 
 
 def learned_loss(model: Any, inputs: dict[str, Any], tokens: Any) -> Any:

@@ -137,6 +137,7 @@ def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: i
         "data_seed": seed,
         "report_to": "none",
         "push_to_hub": False,
+        "hub_private_repo": True,
         "disable_tqdm": True,
         "save_strategy": "steps" if save_every else "no",
         "save_steps": save_every or steps,
@@ -146,8 +147,30 @@ def common_arguments(work: Path, steps: int, warmup: float, batch: int, micro: i
     }
 
 
+RESERVED: Mapping[str, str] = {
+    "output_dir": "the run directory is named on the command line",
+    "max_steps": "set steps or epochs",
+    "num_train_epochs": "set steps or epochs",
+    "resume_from_checkpoint": "interrupted runs are resumed by themselves",
+    "save_strategy": "set save_every",
+    "save_steps": "set save_every",
+    "save_only_model": "a run could not be resumed",
+    "dataset_kwargs": "rows are rendered and masked before the trainer sees them",
+    "assistant_only_loss": "rows are rendered and masked before the trainer sees them",
+    "completion_only_loss": "rows are rendered and masked before the trainer sees them",
+    "packing": "rows are rendered and masked before the trainer sees them; on a CPU packed rows would see each other",
+    "padding_free": "rows are rendered and masked before the trainer sees them; on a CPU packed rows would see each other",
+    "train_sampling_strategy": "the order of the rows is part of the result",
+    "shuffle_dataset": "the order of the prompts is part of the result",
+    "use_vllm": "the sampler gets numbers of prompts; to generate SFT data with vLLM name a server in [models.generator]",
+}
+"""Arguments of the trainers that are not passed through, and why: they would break what rests on them without a word."""
+
+
 def arguments_of(kind: type, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
-    """`kind(**ours, **theirs)` where `theirs` wins. Raises `RecipeError` for an argument that `kind` does not know."""
+    """`kind(**ours, **theirs)` where `theirs` wins. Raises `RecipeError` for an argument that `kind` does not know, and for a reserved one."""
+    if reserved := sorted(set(theirs) & set(RESERVED)):
+        raise RecipeError(f"trainer.{reserved[0]} cannot be set: {RESERVED[reserved[0]]}")
     unknown = sorted(set(theirs) - set(kind.__dataclass_fields__))  # pyright: ignore[reportAttributeAccessIssue]
     if unknown:
         raise RecipeError(f"trainer.{unknown[0]} is not an argument of trl.{kind.__name__}", hint="see TRL's documentation for the names")
