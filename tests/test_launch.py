@@ -233,3 +233,26 @@ def test_a_lost_process_is_a_failed_stage(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(StageFailed, match="a training process was lost: exit code 7"):
         launched(tmp_path / "home" / "model")
     assert orjson.loads((tmp_path / "home" / JOB).read_bytes())["devices"] == 2
+
+
+@pytest.mark.parametrize(
+    ("found", "sharded", "message"),
+    [("MULTI_CPU", True, "FSDP was asked for and accelerate runs MULTI_CPU"), ("FSDP", True, ""), ("MULTI_CPU", False, "")],
+)
+def test_sharding_that_is_not_done_is_said(monkeypatch: pytest.MonkeyPatch, found: str, sharded: bool, message: str) -> None:
+    """On a CPU accelerate takes an FSDP file and runs plain data parallelism without a word."""
+    from types import SimpleNamespace
+
+    from preceptor import trainee
+
+    monkeypatch.setattr(trainee, "joined", lambda settings: SimpleNamespace(num_processes=2, distributed_type=SimpleNamespace(value=found)))
+    if message:
+        with pytest.raises(StageFailed, match=message):
+            trainee._check_processes("sft", 2, sharded, {})
+    else:
+        trainee._check_processes("sft", 2, sharded, {})
+
+
+def test_a_file_for_sharding_is_known_as_one() -> None:
+    assert Launched("sft", None, 2, accelerate_config=ROOT / "recipes" / "fsdp.yaml").sharded
+    assert not Launched("sft", None, 2).sharded

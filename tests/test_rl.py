@@ -254,3 +254,12 @@ def test_refusals_are_one_line(policy: Path, tmp_path: Path) -> None:
         rl.train(policy, PROMPTS[:2], likes_w10, tmp_path, config())
     with pytest.raises(RecipeError, match=r"trainer\.bogus"):
         rl.train(policy, PROMPTS, likes_w10, tmp_path, config(trainer={"bogus": 1}))
+
+
+def test_with_adapters_the_reference_is_the_model_without_them(policy: Path, tmp_path: Path) -> None:
+    """No second model is held: the distance is nothing before the first update and something after it."""
+    settings = config(steps=3, beta=0.05, lora={"rank": 4, "alpha": 8}, learning_rate=5e-2)
+    rl.train(policy, PROMPTS, likes_w10, tmp_path, settings)
+    rows = [orjson.loads(line) for line in (tmp_path / "metrics.jsonl").read_bytes().splitlines()]
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert rows[-1]["kl"] > 1e-4

@@ -256,3 +256,12 @@ def test_a_model_that_goes_to_a_hub_is_private_unless_that_is_set(tmp_path: Path
     ours = trainer.common_arguments(tmp_path, 4, 0.0, 4, None, 0, 0)
     assert ours["hub_private_repo"] is True
     assert ours["report_to"] == "none"
+
+
+def test_a_long_row_reaches_the_trainer_whole(base: Path, tmp_path: Path) -> None:
+    """TRL's own limit is 1,024 tokens and cuts from the right: the answer would go first."""
+    long = example(1, reasoning="w1 " * 1200, answer="w4 w5")
+    report = sft.train(base, [long], [], tmp_path, config(steps=1, batch_size=1, capability_ratio=0.0, max_length=4096), spec_text=())
+    tokens = len(Renderer(trainer.load_policy(base)[1]).example(long.messages, long.reasoning, long.answer).input_ids)
+    assert tokens > 1200
+    assert report.tokens == tokens

@@ -14,6 +14,7 @@ processes do first (`trainee`).
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -52,13 +53,23 @@ class Launched:
         home.mkdir(parents=True, exist_ok=True)
         for stale in (home / REPORT, *home.glob("error-*.json")):
             stale.unlink(missing_ok=True)
-        content = {"kind": self.kind, "devices": self.devices, "out": str(out.absolute()), "job": dumped(self.job)}
+        content = {"kind": self.kind, "devices": self.devices, "sharded": self.sharded, "out": str(out.absolute()), "job": dumped(self.job)}
         (home / JOB).write_bytes(orjson.dumps(content))
         reason = self._by_ray(home) if self.engine == "ray" else self._by_torchrun(home)
         if not (home / REPORT).exists():
             raise _told(home) or StageFailed(f"{self.kind}: a training process was lost: {reason}")
         report = orjson.loads((home / REPORT).read_bytes())
         return Ledger(**report["ledger"]), report["notes"]
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the file asks for FSDP."""
+        path = self.accelerate_config
+        return (
+            path is not None
+            and path.is_file()
+            and re.search(r"^distributed_type:\s*FSDP\b", path.read_text("utf-8"), re.MULTILINE) is not None
+        )
 
     def command(self) -> list[str]:
         """What starts the processes, up to the file that says what to do."""

@@ -34,7 +34,7 @@ def work(path: Path) -> None:
     job = TypeAdapter(JOBS[content["kind"]]).validate_python(content["job"])
     rank = os.environ.get("RANK", "0")
     try:
-        _check_processes(content["kind"], content["devices"], job.config.trainer)
+        _check_processes(content["kind"], content["devices"], content["sharded"], job.config.trainer)
         ledger, notes = job(Path(content["out"]))
     except PreceptorError as error:
         said = {"kind": type(error).__name__, "message": str(error)}
@@ -44,8 +44,12 @@ def work(path: Path) -> None:
         (path.parent / REPORT).write_bytes(orjson.dumps({"ledger": ledger.to_dict(), "notes": notes}))
 
 
-def _check_processes(kind: str, devices: int, settings: Mapping[str, Any]) -> None:
+def _check_processes(kind: str, devices: int, sharded: bool, settings: Mapping[str, Any]) -> None:
     world = joined(settings)
+    if sharded and world.distributed_type.value != "FSDP":
+        raise StageFailed(
+            f"{kind}: FSDP was asked for and accelerate runs {world.distributed_type.value}, every device with the whole model (on a CPU it cannot shard)"
+        )
     if world.num_processes != devices:
         raise StageFailed(f"{kind}: {devices} processes were asked for and {world.num_processes} started ({world.distributed_type.value})")
 
