@@ -419,3 +419,16 @@ def test_long_logs_are_thinned_without_losing_their_level():
     thin = plots.thinned(points)
     assert len(thin) <= 240
     assert all(value == pytest.approx(0.5, abs=0.05) for _, value in thin)
+
+
+def test_transcripts_show_prompts_that_only_the_evaluation_has(run_dir: Path, tmp_path: Path) -> None:
+    """As in a run: evaluation prompts are kept apart from those that are learned from, in `08_prompts.jsonl`."""
+    import shutil
+
+    apart = shutil.copytree(run_dir, tmp_path / "apart")
+    lines = (apart / "02_prompts.jsonl").read_bytes().splitlines(keepends=True)
+    learned = [line for line in lines if b'"split":"train"' in line or b'"split":"rl"' in line]
+    (apart / "02_prompts.jsonl").write_bytes(b"".join(learned))
+    assert not any(one.messages for one in card.build(apart).transcripts)
+    (apart / "08_prompts.jsonl").write_bytes(b"".join(line for line in lines if line not in learned))
+    assert all(one.messages for one in card.build(apart).transcripts)

@@ -340,6 +340,8 @@ def arms(bound: Bound) -> list[Arm]:
 def _evals(bound: Bound) -> None:
     if not bound.suites:
         return
+    asked = {prompt.id: prompt for suite in bound.suites for prompt in suite.prompts}  # for whoever reads a score: it names its prompt
+    bound.run.write("08_prompts.jsonl", b"".join(orjson.dumps(prompt.to_row()) + b"\n" for prompt in asked.values()))
     evals.run(
         bound.run,
         bound.recipe.evals,

@@ -47,6 +47,8 @@ class Artefacts:
     """Arm -> logged steps."""
     rl: dict[str, list[dict[str, float]]]
     scores: list[Score]
+    evaluation: list[Prompt]
+    """The prompts that were scored; none where the run did not keep them."""
     confusion: list[GraderRow]
     summary: Any
     """`08_summary.json` as it is, to be held against the scores; None where there is none."""
@@ -74,6 +76,7 @@ def read(root: Path) -> Artefacts:
         sft=_metrics(root / "06_sft", absent),
         rl=_metrics(root / "07_rl", absent),
         scores=records("08_scores.jsonl", Score.from_row),
+        evaluation=read_records(root / "08_prompts.jsonl", Prompt.from_row) if (root / "08_prompts.jsonl").is_file() else [],
         summary=_json(root / "08_summary.json") if (root / "08_summary.json").is_file() else None,
         absent=tuple(absent),
     )

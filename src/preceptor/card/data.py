@@ -359,7 +359,7 @@ def _transcripts(artefacts: Artefacts) -> list[Transcript]:
     shown: dict[tuple[str, str, str], Score] = {}
     _take(shown, failures, 6)
     _take(shown, passes, 10)
-    prompts = {prompt.id: prompt for prompt in artefacts.prompts}
+    prompts = {prompt.id: prompt for prompt in (*artefacts.prompts, *artefacts.evaluation)}
     by_prompt = _group(artefacts.scores, lambda s: s.prompt_id if s.arm == MAIN_ARM and not s.suite.startswith("budget:") else None)
     found = [_transcript(score, prompts.get(score.prompt_id), by_prompt[score.prompt_id]) for score in shown.values()]
     return sorted(found, key=lambda transcript: transcript.passed, reverse=True)
