@@ -341,7 +341,10 @@ def _evals(bound: Bound) -> None:
     if not bound.suites:
         return
     asked = {prompt.id: prompt for suite in bound.suites for prompt in suite.prompts}  # for whoever reads a score: it names its prompt
-    bound.run.write("08_prompts.jsonl", b"".join(orjson.dumps(prompt.to_row()) + b"\n" for prompt in asked.values()))
+    content = b"".join(orjson.dumps(prompt.to_row()) + b"\n" for prompt in asked.values())
+    kept = bound.run.path("08_prompts.jsonl")
+    if not kept.exists() or kept.read_bytes() != content:
+        bound.run.write(kept.name, content)
     evals.run(
         bound.run,
         bound.recipe.evals,
