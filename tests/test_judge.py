@@ -183,9 +183,14 @@ def test_a_verdict_quoted_inside_of_a_verdict_is_a_quotation() -> None:
 
 def test_hostile_text_is_parsed_in_no_time() -> None:
     began = time.monotonic()
-    for text in ("{" * 20_000, '{"' * 10_000, '{"a":' * 5_000, '{"score": "' * 2_000, "{" + "a" * 20_000, '{"' + "\\" * 20_000):
+    for text in ("{" * 20_000, '{"' * 10_000, '{"a":' * 5_000, '{"score": "' * 2_000, "{" + "a" * 20_000, '{"' + "\\" * 20_000, '{\\"' * 30_000):
         assert isinstance(parse_verdict(text, MENU, KNOWN), Unparsed)
     assert time.monotonic() - began < 5
+
+
+def test_a_text_with_too_many_braces_to_be_read_is_no_verdict_and_code_before_one_is_no_hindrance() -> None:
+    assert parse_verdict('{\\"' * 6_000 + verdict(2, "T1"), MENU, KNOWN) == Unparsed("unparsable", "too many braces to be read")
+    assert parse_verdict("if (a) { b(); }\n" * 2_000 + verdict(2, "T1"), MENU, KNOWN) == Parsed(1.0, ("T1",))
 
 
 @pytest.mark.parametrize(("quote", "kind"), [("Sorry", Verdict), ("The policy says no", Abstention), ("Sell a tool", Abstention)])

@@ -151,18 +151,21 @@ class Marks:
         if self.spaced or nodes & self._final:
             return f"[{first}]"
         second = "".join(map(self._class, dict.fromkeys(symbol for node in nodes for symbol in self._edges[node])))
-        return f"[{first}](?=[{second}{self._unseen}]|\\Z){self._ahead(nodes, LOOK)}"
+        return f"[{first}](?![^{second}{self._unseen}]){self._ahead(nodes, LOOK)}"
 
     def _ahead(self, nodes: set[int], depth: int) -> str:
         """What may follow where a marker has come as far as `nodes`. It takes too much rather than too little: an entity inside is not looked into."""
         symbols = dict.fromkeys(symbol for node in nodes for symbol in self._edges[node])
         if depth == 0 or nodes & self._final or _ANY in symbols:
             return ""
-        further = []
+        further: dict[str, str] = {}  # from what follows to the characters that it follows on
         for symbol in symbols:
             reached = {to for node in nodes for to in self._edges[node].get(symbol, ())}
-            further.append(f"[{self._class(symbol)}]" + ("" if symbol == "&" else self._ahead(reached, depth - 1)))
-        return f"[{self._unseen}]*+(?:{'|'.join(further)}|\\Z)"
+            after = "" if symbol == "&" else self._ahead(reached, depth - 1)
+            further[after] = further.get(after, "") + self._class(symbol)
+        unseen = f"[{self._unseen}]*+" if nodes & self._soft else ""
+        none = f"(?![^{''.join(further.values())}])"  # refused by one class before each is tried: most are
+        return f"{unseen}{none}(?:{'|'.join(f'[{chars}]{after}' for after, chars in further.items())}|\\Z)"
 
     def _class(self, char: str) -> str:
         """All that is taken for `char`. Beyond the basic plane a range has to do: `re` looks through single ones there one after the other."""

@@ -14,6 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from preceptor.readings import FAILED_REPLY as FAILED_REPLY
@@ -32,6 +33,8 @@ _NESTED_OBJECT = re.compile(rf'\{{(?:[^{{}}"]|"(?:[^"\\]|\\.)*+"|{_FLAT_OBJECT.p
 """An object whose values may be lists of flat objects."""
 _TYPOGRAPHY = str.maketrans({**dict.fromkeys("‘’‚‛′`´", "'"), **dict.fromkeys("“”„‟″«»", '"'), **dict.fromkeys("‐‑‒–—―−", "-"), "*": None})
 _ELLIPSIS = re.compile(r"\[?\.\.\.+\]?")
+_WORK = 10**8
+"""Opening braces times characters, above which a text is not read: each brace may be looked at as far as the end. A verdict among 64 kB of code is far below."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ def last_object(
 
     Who is read may plant an object in what they write, and its reader may quote it. So an object is `unparsable`, and never an earlier one instead, where one that cannot
     be read was begun before it (`"key":`, as where a quotation that is not escaped breaks the object around it) or behind it (`"key"`), and where it stands in
-    one of the texts `shown` and another says something else.
+    one of the texts `shown` and another says something else. A text made to be slow to read is `unparsable`, too.
     """
+    if text.count("{") * len(text) > _WORK:
+        return Unparsed("unparsable", "too many braces to be read")
     found = list(_objects(text, whole, _NESTED_OBJECT if nested else _FLAT_OBJECT))
     if not found:
         return Unparsed("unparsable", "no verdict object")
@@ -133,6 +138,7 @@ def _follow_each_other(parts: Sequence[str], text: str) -> bool:
     return True
 
 
+@lru_cache(maxsize=64)  # what is quoted from is read once for all quotations
 def comparable(text: str) -> str:
     """`text` as quotations are compared: Unicode compatibility forms (NFKC), without invisible characters and asterisks of emphasis,
     straight quotation marks, one kind of dash, single spaces, no case. What differs in anything else is another text."""
