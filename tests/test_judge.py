@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +31,7 @@ from preceptor.judge import (
     reward,
     view_of,
 )
-from preceptor.judge.verdicts import stands_in
+from preceptor.judge.verdicts import _shapes, stands_in
 from preceptor.models import Reply, Request
 from preceptor.models.scripted import ScriptedModel, fail, say, truncate
 from preceptor.records import Abstention, AnswerView, FullView, Judgement, Message, Verdict, Vote
@@ -183,14 +184,26 @@ def test_a_verdict_quoted_inside_of_a_verdict_is_a_quotation() -> None:
 
 def test_hostile_text_is_parsed_in_no_time() -> None:
     began = time.monotonic()
-    for text in ("{" * 20_000, '{"' * 10_000, '{"a":' * 5_000, '{"score": "' * 2_000, "{" + "a" * 20_000, '{"' + "\\" * 20_000, '{\\"' * 30_000):
+    for text in (
+        "{" * 20_000,
+        '{"' * 10_000,
+        '{"a":' * 5_000,
+        '{"score": "' * 2_000,
+        "{" + "a" * 20_000,
+        '{"' + "\\" * 20_000,
+        '{\\"' * 30_000,
+    ):
         assert isinstance(parse_verdict(text, MENU, KNOWN), Unparsed)
     assert time.monotonic() - began < 5
 
 
-def test_a_text_with_too_many_braces_to_be_read_is_no_verdict_and_code_before_one_is_no_hindrance() -> None:
-    assert parse_verdict('{\\"' * 6_000 + verdict(2, "T1"), MENU, KNOWN) == Unparsed("unparsable", "too many braces to be read")
-    assert parse_verdict("if (a) { b(); }\n" * 2_000 + verdict(2, "T1"), MENU, KNOWN) == Parsed(1.0, ("T1",))
+@given(st.text(alphabet='{}":,[]\\ a1\n', max_size=60), st.booleans())
+@settings(max_examples=2000, deadline=None)
+def test_what_looks_like_an_object_is_found_as_by_trying_every_brace(text: str, nested: bool) -> None:
+    flat = r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*+")*+\}'
+    shape = re.compile(rf'\{{(?:[^{{}}"]|"(?:[^"\\]|\\.)*+"|{flat})*+\}}' if nested else flat, re.DOTALL)
+    tried = (shape.match(text, place) for place, char in enumerate(text) if char == "{")
+    assert list(_shapes(text, nested)) == [found.span() for found in tried if found]
 
 
 @pytest.mark.parametrize(("quote", "kind"), [("Sorry", Verdict), ("The policy says no", Abstention), ("Sell a tool", Abstention)])

@@ -27,14 +27,11 @@ Failure = Literal["transport", "refused", "truncated", "unparsable", "off_menu",
 """Why a vote does not count. The first three come from the model, the others from its text."""
 
 
-_FLAT_OBJECT = re.compile(r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*+")*+\}', re.DOTALL)
-"""Braces inside of strings are text: a quotation may hold them. Possessive, so that hostile text costs no backtracking."""
-_NESTED_OBJECT = re.compile(rf'\{{(?:[^{{}}"]|"(?:[^"\\]|\\.)*+"|{_FLAT_OBJECT.pattern})*+\}}', re.DOTALL)
-"""An object whose values may be lists of flat objects."""
+_MARK = re.compile(r'[{}]|(?<!\\)\\*+"')
+"""What tells where objects and strings begin and end. A quotation mark behind an odd number of backslashes ends no string."""
+_DECODER = json.JSONDecoder(object_pairs_hook=without_repeats)
 _TYPOGRAPHY = str.maketrans({**dict.fromkeys("‘’‚‛′`´", "'"), **dict.fromkeys("“”„‟″«»", '"'), **dict.fromkeys("‐‑‒–—―−", "-"), "*": None})
 _ELLIPSIS = re.compile(r"\[?\.\.\.+\]?")
-_WORK = 10**8
-"""Opening braces times characters, above which a text is not read: each brace may be looked at as far as the end. A verdict among 64 kB of code is far below."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +86,9 @@ def last_object(
 
     Who is read may plant an object in what they write, and its reader may quote it. So an object is `unparsable`, and never an earlier one instead, where one that cannot
     be read was begun before it (`"key":`, as where a quotation that is not escaped breaks the object around it) or behind it (`"key"`), and where it stands in
-    one of the texts `shown` and another says something else. A text made to be slow to read is `unparsable`, too.
+    one of the texts `shown` and another says something else.
     """
-    if text.count("{") * len(text) > _WORK:
-        return Unparsed("unparsable", "too many braces to be read")
-    found = list(_objects(text, whole, _NESTED_OBJECT if nested else _FLAT_OBJECT))
+    found = list(_objects(text, whole, nested))
     if not found:
         return Unparsed("unparsable", "no verdict object")
     value, start, end = found[-1]
@@ -146,23 +141,42 @@ def comparable(text: str) -> str:
     return " ".join(visible.translate(_TYPOGRAPHY).casefold().split())
 
 
-def _objects(text: str, whole: Callable[[dict[str, Any]], bool], shape: re.Pattern[str]) -> Iterator[tuple[dict[str, Any], int, int]]:
+def _objects(text: str, whole: Callable[[dict[str, Any]], bool], nested: bool) -> Iterator[tuple[dict[str, Any], int, int]]:
     """Every whole object in `text` with where it begins and ends. What stands inside of one is part of it."""
-    position = text.find("{")
-    while position >= 0:
-        match = shape.match(text, position)
-        found = _object(match[0]) if match else None
-        found = found if found is not None and whole(found) else None
-        if match and found is not None:
-            yield found, position, match.end()
-        position = text.find("{", match.end() if match and found is not None else position + 1)
+    done = 0
+    for start, end in _shapes(text, nested):
+        found = _object(text, start, end) if start >= done else None
+        if found is not None and whole(found):
+            yield found, start, end
+            done = end
 
 
-def _object(text: str) -> dict[str, Any] | None:
+def _shapes(text: str, nested: bool) -> Iterator[tuple[int, int]]:
+    """Where what looks like an object begins and ends; braces inside of strings are text. Read once, from the end: trying every brace would read a hostile text as
+    often as it has braces."""
+    marks = [(mark.end() - 1, len(mark[0])) for mark in _MARK.finditer(text)]
+    flat, full = [-1] * (len(marks) + 1), [-1] * (len(marks) + 1)  # the mark that closes an object which goes on at this one
+    closing = -1
+    for index in range(len(marks) - 1, -1, -1):
+        place, length = marks[index]
+        if text[place] == "}":
+            flat[index] = full[index] = index
+        elif text[place] == '"':
+            flat[index], full[index] = (flat[closing + 1], full[closing + 1]) if closing >= 0 else (-1, -1)
+            closing = index if length % 2 else closing
+        elif nested and flat[index + 1] >= 0:
+            full[index] = full[flat[index + 1] + 1]
+    for index, (place, _) in enumerate(marks):
+        if text[place] == "{" and full[index + 1] >= 0:
+            yield place, marks[full[index + 1]][0] + 1
+
+
+def _object(text: str, start: int, end: int) -> dict[str, Any] | None:
     try:
-        return json.loads(text, object_pairs_hook=without_repeats)
+        value, stop = _DECODER.raw_decode(text, start)
     except (ValueError, RecursionError):
         return None
+    return value if stop == end else None
 
 
 def _is_verdict(value: dict[str, Any]) -> bool:
