@@ -88,7 +88,7 @@ def test_interrupted_again_and_again_it_is_one_line_each_and_nothing_is_lost(tmp
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with serving(Behaviour(script=lambda body: ("", "It is a dot, and that is all."), latency=(0.1, 1.5))) as (url, server):
         more = ["--server", "concurrency=8", "--images", str(tmp_path / "rows.jsonl"), "--dir", str(tmp_path / "out")]
-        command = [sys.executable, "-m", "preceptor", "eval", "--model", f"m@{url}", "--suite", "multimodal", *more]
+        command = [sys.executable, "-X", "faulthandler", "-m", "preceptor", "eval", "--model", f"m@{url}", "--suite", "multimodal", *more]
         for number in range(5):
             before = len(server.bodies)
             process = _started(command)
@@ -100,7 +100,7 @@ def test_interrupted_again_and_again_it_is_one_line_each_and_nothing_is_lost(tmp
             if number % 2:
                 time.sleep(rng.uniform(0.0, 0.05))
                 process.send_signal(signal.SIGINT)
-            said = process.communicate(timeout=30)[1].splitlines()
+            said = _said_in_the_end(process)
             assert process.returncode in (130, -signal.SIGINT), (
                 "a shell shows both as 130; the second where Ctrl-C meets the end of the process"
             )
@@ -125,3 +125,12 @@ def _started(command: list[str]) -> subprocess.Popen[str]:
         env=environment,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+
+
+def _said_in_the_end(process: subprocess.Popen[str]) -> list[str]:
+    """The lines of its errors; of one that does not end, where it hangs."""
+    try:
+        return process.communicate(timeout=30)[1].splitlines()
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        return pytest.fail(f"not ended after 30 s:\n{process.communicate()[1]}")
