@@ -12,7 +12,10 @@ from talking import ANSWER, CANARY, Running, ScriptedBackend, WordMonitor, runni
 
 from preceptor.gateway import watching
 from preceptor.gateway.settings import WatchConfig
+from preceptor.models.scripted import ScriptedModel, fail
+from preceptor.monitor.asking import AskConfig, ModelMonitor
 from preceptor.records import content_id
+from preceptor.wording import Wording
 
 BLOCKING = ("invented_policy", "omission")
 
@@ -72,6 +75,28 @@ def test_one_that_fails_is_unobserved_by_its_name_and_the_other_still_counts(tmp
         assert served.post().json()["choices"][0]["finish_reason"] == "stop"
         assert served.gateway.house.down == {}
         assert CANARY not in "\n".join(served.log.text)
+
+
+def test_one_that_cannot_read_says_why_before_anybody_asks_and_afterwards_says_nothing_that_may_quote(tmp_path: Path) -> None:
+    model = ScriptedModel(lambda request: fail("900 tokens do not fit into 512"))
+    monitors = {"one": WordMonitor("nowhere"), "the other": ModelMonitor(model, Wording("full"), None, AskConfig())}
+    with running(folder=tmp_path, monitors=monitors) as served:
+        served.gateway.house.watch.try_out()
+        (row,) = served.log.rows("monitor cannot read")
+        assert (row["monitor"], row["reason"], row["detail"]) == ("the other", "transport", "900 tokens do not fit into 512")
+        assert served.gateway.house.down == {"monitor": "down"}
+        served.post()
+        assert last(served).timings["monitor"] == "unobserved: transport by the other"
+        assert [row["detail"] for row in served.log.rows("unobserved")] == [""]
+
+
+def test_one_that_hangs_at_its_first_reading_is_named(tmp_path: Path) -> None:
+    first, second = two()
+    first.gate.clear()
+    with running(folder=tmp_path, monitors={"one": first, "other": second}, watch=WatchConfig(seconds=0.2)) as served:
+        served.gateway.house.watch.try_out()
+        assert [(row["monitor"], row["detail"]) for row in served.log.rows("monitor cannot read")] == [("one", "not read within 0.2 s")]
+        first.gate.set()
 
 
 def test_one_that_hangs_holds_up_no_other(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import resource
 import signal
 import socket
@@ -80,13 +81,18 @@ def run_until_told(running: uvicorn.Server, sock: socket.socket, ready: str, tol
     running.run(sockets=[sock])
 
 
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON may hold as it is, and a terminal obeys."""
+
+
 class JsonLines(logging.Formatter):
     """One JSON object per record. `fields` of the record are the service's own words and numbers."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         fields: dict[str, Any] = getattr(record, "fields", {})
-        return orjson.dumps({"time": round(record.created, 3), "level": record.levelname.lower(), "event": record.msg, **fields}).decode()
+        line = orjson.dumps({"time": round(record.created, 3), "level": record.levelname.lower(), "event": record.msg, **fields}).decode()
+        return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
 
 
 def log_to_stderr(name: str) -> None:

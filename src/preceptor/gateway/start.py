@@ -4,7 +4,8 @@ In: a model by the words of `preceptor eval` (NAME@URL, RUN:ARM, a folder, `worl
 the arm of its run; and `[serve]`. Out: a process that listens until it is told to stop. Then it takes no more, finishes what it answers within its patience,
 and says how many replies it had to cut.
 
-Before it listens, a server in front of which it stands is asked for its models: a wrong address is found out here and not by a user.
+Before it listens, a server in front of which it stands is asked for its models: a wrong address is found out here and not by a user. While it
+begins, the monitors read a conversation of our own: one that cannot is named in the log, with its reason.
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ def run(words: Words, *, host: str, port: int, keys: Path | None) -> None:
         gateway = gateway_of(target, config, who)
         log_to_stderr("preceptor.gateway")
         no_cores()
+        threading.Thread(target=gateway.house.watch.try_out, daemon=True).start()
         watcher = f", watched by {' and '.join(config.monitors)}" if config.monitors else ""
         ready = f"{target.name}{watcher}: http://{address_of(sock)}/v1"
         run_until_told(server(gateway), sock, ready)

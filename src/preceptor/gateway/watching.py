@@ -6,6 +6,8 @@ Without blocking kinds the answer goes as it is written, and they read afterward
 and a safe text goes in its place when a flag of such a kind is at least as confident as asked. A monitor that fails has seen nothing. What that means
 is configured: `open` serves the answer, `closed` replaces it; either is counted, logged by the monitor's name, and part of the trace.
 
+Before anything is served, each reads a conversation of our own, and one that cannot says why. Of what is served its words are not repeated, since they may quote it.
+
 Monitors are blocking code: each has a thread of its own, so that one that hangs holds up no other, and what waits for it is read together. Its queue has an end
 in number and size; what does not fit in is unobserved.
 """
@@ -13,11 +15,12 @@ in number and size; what does not fit in is unobserved.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -32,7 +35,7 @@ from preceptor.records import Flag, Message, Meta, MonitorViewName, Observation,
 
 LOG = logging.getLogger("preceptor.gateway")
 _QUEUE_BYTES = 2**26
-
+_OURS = (Message(role="user", content="How many legs has a spider?"),), "It is asked how many legs a spider has. It has eight.", "Eight."
 
 Found = Observation | Unobserved
 
@@ -86,6 +89,8 @@ class _Reading:
     name: str
     seen: Seen
     size: int
+    ours: bool = False
+    """A conversation that nobody had: what is said of it may be told."""
     future: Future[Found] = field(default_factory=Future)
 
 
@@ -125,6 +130,15 @@ class Watch:
     def down(self) -> bool:
         """Whether the last reading of any of them failed: an error, a time-out, a queue that was full."""
         return any(reader.down for reader in self._readers.values())
+
+    def try_out(self) -> None:
+        """Have each read a conversation of our own, and log why one cannot."""
+        tried = {name: reader.first() for name, reader in self._readers.items()}
+        for name, waiting in tried.items():
+            found = waiting()
+            if isinstance(found, Unobserved):
+                fields = {"monitor": name, "reason": found.reason, "detail": found.detail[:300]}
+                LOG.warning("monitor cannot read", extra={"fields": fields})
 
     async def read(self, name: str, messages: Sequence[Message], reasoning: Hidden, answer: str) -> Watched:
         """What the monitors see in a reply. Never raises: a failure is `Unobserved`."""
@@ -174,13 +188,37 @@ class _Reader:
         self._closed = False
         threading.Thread(target=self._work, name="monitor", daemon=True).start()  # one that hangs must not keep the process alive
 
+    def first(self) -> Callable[[], Found]:
+        """What it sees in a conversation of our own; who asks for it waits."""
+        seen = see(self.config.view, *_OURS)
+        reading = _Reading("first", seen, _size(seen), ours=True)
+        self._line_up(reading)
+
+        def waiting() -> Found:
+            with contextlib.suppress(TimeoutError):
+                return self._noticed(reading.future.result(self.config.seconds))
+            return self._noticed(self._late(reading))
+
+        return waiting
+
     async def read(self, name: str, seen: Seen) -> Found:
         """What it sees."""
-        found = await self._found(_Reading(name, seen, _size(seen)))
+        return self._noticed(await self._found(_Reading(name, seen, _size(seen))))
+
+    def _noticed(self, found: Found) -> Found:
         self.down = isinstance(found, Unobserved) and found.reason == "transport"
         return found
 
     async def _found(self, reading: _Reading) -> Found:
+        if refused := self._line_up(reading):
+            return refused
+        try:
+            async with asyncio.timeout(self.config.seconds):
+                return await asyncio.wrap_future(reading.future)
+        except TimeoutError:
+            return self._late(reading)
+
+    def _line_up(self, reading: _Reading) -> Unobserved | None:
         with self._changed:
             if self._closed:
                 return self._unobserved(reading, "the server is ending")
@@ -189,11 +227,10 @@ class _Reader:
             self.waiting.append(reading)
             self._bytes += reading.size
             self._changed.notify()
-        try:
-            async with asyncio.timeout(self.config.seconds):
-                return await asyncio.wrap_future(reading.future)
-        except TimeoutError:
-            return self._unobserved(reading, f"not read within {self.config.seconds:g} s")
+        return None
+
+    def _late(self, reading: _Reading) -> Unobserved:
+        return self._unobserved(reading, f"not read within {self.config.seconds:g} s")
 
     def close(self) -> None:
         """Take no more; the thread reads what is queued and ends."""
@@ -219,7 +256,7 @@ class _Reader:
         try:
             for found in self.monitor.observe_many([(reading.name, reading.seen) for reading in readings]):
                 if reading := left.pop(found.completion_id, None):
-                    reading.future.set_result(without_words(found))
+                    reading.future.set_result(found if reading.ours else without_words(found))
         except Exception as error:  # whatever it is, it is a monitor that failed; the text of it may quote what was read
             failure = f"the monitor failed ({type(error).__name__})"
             LOG.error("monitor failed", extra={"fields": {"error": type(error).__name__, "place": place_of(error), "items": len(left)}})
