@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preceptor import runs
-from preceptor.errors import DataError, RunLocked, StageFailed, StorageError
+from preceptor.errors import DataError, RunLocked, StageFailed, StorageError, boundary
 from preceptor.journal import Journal
 from preceptor.records import Prompt, content_id
 from preceptor.runs import ARTEFACTS, NON_IDENTITY, STAGES, Ledger, Run, Step, fingerprint, read_manifest, read_records, read_rows
@@ -354,6 +354,43 @@ with Run.open({root!r}) as run:
     except StorageError as error:
         print(error)
 """
+
+
+REFUSED = """
+import resource, sys
+import torch
+from safetensors.torch import save_file
+from preceptor.errors import StorageError, boundary
+resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+sys.path[:0] = [{src!r}]
+try:
+    with boundary("sft/sft"):
+        {work}
+except StorageError as error:
+    print(error.exit_code, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "why"),
+    [
+        ("save_file({'a': torch.zeros(9999)}, 'a.safetensors')", "the limit on file sizes is reached"),
+        ("torch.save({'a': torch.zeros(9999)}, 'a.pt')", "the disk cannot be written to"),
+    ],
+)
+def test_a_refusal_that_a_library_meets_is_a_storage_error_too(tmp_path: Path, work: str, why: str) -> None:
+    pytest.importorskip("torch")
+    code = REFUSED.format(src=str(Path(runs.__file__).parents[1]), work=work)
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert printed.startswith(f"2 sft/sft: {why}")
+    assert printed.count("\n") == 1
+
+
+def test_a_failure_that_is_none_of_the_disks_is_passed_on() -> None:
+    with pytest.raises(ValueError, match="os error seven"), boundary("sft"):
+        raise ValueError("os error seven")
+    with pytest.raises(RuntimeError, match="os error 2"), boundary("sft"):
+        raise RuntimeError("No such file or directory (os error 2)")
 
 
 def test_a_real_refusal_by_the_system_is_a_storage_error_too(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ stage is attributed to that stage in one place, `boundary`.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,25 +95,40 @@ _STORAGE = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "the limit on file sizes is reached",
     errno.EROFS: "the disk is read-only",
+    errno.EIO: "the disk cannot be written to or read",
 }
+_SYSTEM_ERROR = re.compile(r"\(os error ([0-9]+)\)")
+"""In the words of libraries written in Rust: safetensors, tokenizers."""
+_IN_WORDS = {"database or disk is full": errno.ENOSPC, "inline_container.cc": errno.EIO}
+"""Those of SQLite, and of PyTorch for any file that it cannot write whole."""
 
 
 @contextmanager
 def boundary(stage: str) -> Iterator[None]:
-    """Attribute whatever escapes to `stage`. Disk failures become `StorageError`; usage errors pass through."""
+    """Attribute whatever escapes to `stage`. Disk failures become `StorageError`, whichever library met them; usage errors pass through."""
     try:
         yield
     except PreceptorError:
         raise
-    except OSError as error:
-        if error.errno not in _STORAGE and not isinstance(error, PermissionError):
+    except Exception as error:
+        number = _number(error)
+        if number in _STORAGE or isinstance(error, PermissionError):
+            raise StorageError(
+                f"{stage}: {_STORAGE.get(number or 0, 'permission denied')}",
+                where=getattr(error, "filename", None),
+                hint="free space or choose another directory, then run the same command again; finished work is kept",
+            ) from error
+        if isinstance(error, OSError):
             raise StageFailed(f"{stage}: {error}") from error
-        reason = _STORAGE.get(error.errno or 0, "permission denied")
-        raise StorageError(
-            f"{stage}: {reason}",
-            where=error.filename,
-            hint="free space or choose another directory, then run the same command again; finished work is kept",
-        ) from error
+        raise
+
+
+def _number(error: Exception) -> int | None:
+    """The system's number of a failed call."""
+    if isinstance(error, OSError):
+        return error.errno
+    said = _SYSTEM_ERROR.search(str(error))
+    return int(said[1]) if said else next((number for words, number in _IN_WORDS.items() if words in str(error)), None)
 
 
 EXTRAS = {

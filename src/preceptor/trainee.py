@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 from pydantic import TypeAdapter
 
-from preceptor.errors import PreceptorError, StageFailed
+from preceptor.errors import PreceptorError, StageFailed, boundary
 from preceptor.launch import REPORT
 from preceptor.trainer import joined
 from preceptor.training import RlJob, SftJob
@@ -38,7 +38,8 @@ def work(path: Path) -> None:
     rank = os.environ.get("RANK", "0")
     try:
         _check_processes(content["kind"], content["devices"], content["sharded"], job.config.trainer)
-        ledger, notes = job(Path(content["out"]))
+        with boundary(content["kind"]):
+            ledger, notes = job(Path(content["out"]))
     except PreceptorError as error:
         said = {"kind": type(error).__name__, "message": str(error)}
         (path.parent / f"error-{rank}.json").write_bytes(orjson.dumps(said))

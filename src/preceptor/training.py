@@ -162,8 +162,8 @@ def _keep(training: Training, future: Future[tuple[Ledger, dict[str, object]]]) 
     """Finish the step of an arm; what stood against it."""
     (name,) = training.step.outputs
     try:
-        ledger, notes = future.result()
         with boundary(training.step.name):
+            ledger, notes = future.result()
             (training.step.scratch / "model").replace(training.step.directory(name))  # moved: a second copy of the weights may not fit
         training.step.finish(ledger=ledger, notes=notes)
     except BrokenProcessPool:
