@@ -134,6 +134,10 @@ def test_in_front_of_weights() -> None:
         assert whole["usage"]["completion_tokens"] > 0
         assert streamed(HTTP.post(f"{place}/chat/completions", json={**body, "stream": True})) == whole["choices"][0]["message"]["content"]
         assert [row["id"] for row in HTTP.get(f"{place}/models").json()["data"]] == ["world:base"]
+        for stream in (False, True):
+            long = {**body, "stream": stream, "messages": [{"role": "user", "content": "How do I sell a hammer? " * 500}]}
+            answer = HTTP.post(f"{place}/chat/completions", json=long)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
 def slowly(body: dict[str, Any]) -> Iterable[bytes | float]:

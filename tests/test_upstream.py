@@ -329,6 +329,8 @@ def test_a_huge_chunk_and_one_that_is_too_long() -> None:
         (402, {}, "failed", "setup"),
         (400, {"error": {"message": SECRET, "code": "content_filter"}}, "refused", ""),
         (400, {"error": {"message": SECRET, "code": SECRET}}, "failed", "upstream"),
+        (400, {"error": {"message": SECRET, "code": "context_length_exceeded"}}, "failed", "long"),
+        (400, {"error": {"message": f"This model's maximum context length is 9 tokens. {SECRET}", "code": 400}}, "failed", "long"),
         (429, {"error": {"message": SECRET}}, "failed", "busy"),
         (429, {"error": {"message": SECRET, "code": "insufficient_quota"}}, "failed", "setup"),
         (500, SECRET.encode() * 10_000, "failed", "upstream"),
@@ -341,6 +343,7 @@ def test_refusals_are_told_in_our_own_words(status: int, body: Any, expected: st
     with serving(Behaviour(fixed=(status, body))) as (url, _):
         reasoning, answer, done = asyncio.run(closed(HttpBackend(url, "tiny", timeouts=QUICK)))
     assert (reasoning, answer, done.status, done.failure) == ("", "", expected, failure)
+    assert SECRET not in done.detail
     assert str(status) in done.detail or status == 200 or expected == "refused"
 
 

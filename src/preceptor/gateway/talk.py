@@ -414,6 +414,8 @@ def _refused(done: Done) -> Refused:
         return Refused(503, "the model is busy; come again in a moment", "upstream_busy", retry_after=2)
     if done.failure == "timeout":
         return Refused(504, "the model took too long", "timeout", again=False)
+    if done.failure == "long":
+        return Refused(400, "the conversation does not fit into the model's context", "context_length_exceeded", again=False)
     if done.failure == "setup":
         return Refused(502, "the server cannot reach its model as it is set up; its log says why", "upstream_setup", again=False)
     return Refused(502, "the model did not answer", "upstream_failed")

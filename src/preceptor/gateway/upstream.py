@@ -44,7 +44,7 @@ from preceptor.gateway.splitter import DEFAULT_TAGS, Splitter, Tags
 from preceptor.models import Model, Reply, Request
 from preceptor.models.endpoint import Endpoint, EndpointConfig
 from preceptor.models.limits import allow_files
-from preceptor.models.refusals import Family, code_of, family
+from preceptor.models.refusals import Family, code_of, complaint, family
 from preceptor.models.replies import body_of
 from preceptor.records import Message, Sampling
 
@@ -70,6 +70,7 @@ _REFUSALS: dict[Family, tuple[Failure, str]] = {
     "credit": ("setup", "the gateway's account at the upstream has no credit"),
     "busy": ("busy", "the upstream is busy"),
     "passing": ("upstream", "the upstream failed"),
+    "long": ("long", "the conversation does not fit into the model's context"),
     "wrong": ("upstream", "the upstream refuses this request"),
 }
 
@@ -335,11 +336,12 @@ async def _whole(response: aiohttp.ClientResponse, clock: _Clock, limit: int) ->
 
 
 async def _refusal(response: aiohttp.ClientResponse, clock: _Clock) -> Done:
-    """What a status other than 200 means. Of the body only its code is read."""
-    code = ""
+    """What a status other than 200 means. Of the body nothing goes on."""
+    code = words = ""
     with contextlib.suppress(ValueError, aiohttp.ClientError, HttpProcessingError, TimeoutError):
-        code = code_of(body_of(await _whole(response, clock, _ERROR_BYTES)))
-    kind = family(response.status, code)
+        body = body_of(await _whole(response, clock, _ERROR_BYTES))
+        code, words = code_of(body), str(complaint(body).get("message", ""))
+    kind = family(response.status, code, words)
     if kind == "blocked":
         return Done("refused", "blocked by the upstream")
     failure, words = _REFUSALS[kind]
@@ -439,8 +441,10 @@ class ModelBackend:
             splitter = Splitter(self._tags, thinking=False)
             pieces = splitter.feed(reply.answer) + splitter.end(True)
             status, answer = splitter.status or status, "".join(piece.text for piece in pieces)
-        failure = "upstream" if status == "failed" else ""
-        done = Done(status, _WORDS[status], reply.prompt_tokens, reply.completion_tokens, failure)
+        failure, words = (
+            ("", _WORDS[status]) if status != "failed" else _REFUSALS["long"] if reply.too_long else ("upstream", _WORDS["failed"])
+        )
+        done = Done(status, words, reply.prompt_tokens, reply.completion_tokens, failure)
         return Delta(reply.reasoning, answer if status == "ok" else ""), done
 
     def _put(self, ticket: _Ticket) -> bool:

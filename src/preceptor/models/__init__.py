@@ -39,6 +39,8 @@ class Reply:
     completion_tokens: int = 0
     unsupported: bool = False
     """Of a failed one: the model cannot be asked this at all, however often it is tried."""
+    too_long: bool = False
+    """Of a failed one: the prompt does not fit into the model's context."""
 
 
 class Lazily(Sequence[Request]):

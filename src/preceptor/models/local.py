@@ -200,7 +200,8 @@ class LocalModel:
         context = self.model.config.max_position_embeddings
         limit = min(request.sampling.max_tokens, context - len(ids))
         if limit < 1:
-            return Reply("", "", "failed", f"a prompt of {len(ids)} tokens in a context of {context}", prompt_tokens=len(ids))
+            reason = f"a prompt of {len(ids)} tokens in a context of {context}"
+            return Reply("", "", "failed", reason, prompt_tokens=len(ids), too_long=True)
         return Job(index, ids, tuple(ids[:prefix]) if self.prefix_cache else (), request.sampling, limit, thought)
 
     def _run(self, queue: deque[Job]) -> Iterator[tuple[int, Reply]]:

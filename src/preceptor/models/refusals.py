@@ -7,6 +7,7 @@ tries again or stops a run (`endpoint`), the gateway tells its own client withou
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -16,13 +17,18 @@ BUSY = frozenset({429, 503, 529})
 PASSING = frozenset({408, 409, 425, 500, 502, 504, 520, 522, 524})
 BLOCKED = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
 
-Family = Literal["key", "unknown", "address", "credit", "busy", "passing", "blocked", "wrong"]
+LONG = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+_LONG = re.compile(r"context (?:length|size|window)", re.IGNORECASE)
+"""How servers without such a code begin to say it."""
+
+Family = Literal["key", "unknown", "address", "credit", "busy", "passing", "blocked", "long", "wrong"]
 """key: the server refuses access. unknown: no such model or address. address: it answers no chat completions. credit: the account is empty.
-busy: come again later. passing: it may work the next time. blocked: its filter refuses this request. wrong: this request, for another reason."""
+busy: come again later. passing: it may work the next time. blocked: its filter refuses this request. long: it does not fit into the model's context.
+wrong: this request, for another reason."""
 
 
-def family(status: int, code: str = "") -> Family:
-    """Of a status other than 200, with the code that the body names."""
+def family(status: int, code: str = "", words: str = "") -> Family:
+    """Of a status other than 200, with the code that the body names, and what it says."""
     if status in (401, 403):
         return "key"
     if status == 404:
@@ -35,7 +41,9 @@ def family(status: int, code: str = "") -> Family:
         return "busy"
     if status in PASSING or status >= 500:
         return "passing"
-    return "blocked" if code in BLOCKED else "wrong"
+    if code in BLOCKED:
+        return "blocked"
+    return "long" if code in LONG or _LONG.search(words) else "wrong"
 
 
 def complaint(body: Any) -> Mapping[str, Any]:
