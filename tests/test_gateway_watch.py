@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_openai import Behaviour, serving
 from served import until
 from talking import ANSWER, CANARY, Running, ScriptedBackend, WordMonitor, running, written
 
 from preceptor.gateway import watching
 from preceptor.gateway.settings import WatchConfig
+from preceptor.models.endpoint import Endpoint, EndpointConfig
 from preceptor.models.scripted import ScriptedModel, fail
 from preceptor.monitor.asking import AskConfig, ModelMonitor
 from preceptor.records import content_id
@@ -88,6 +91,19 @@ def test_one_that_cannot_read_says_why_before_anybody_asks_and_afterwards_says_n
         served.post()
         assert last(served).timings["monitor"] == "unobserved: transport by the other"
         assert [row["detail"] for row in served.log.rows("unobserved")] == [""]
+
+
+def test_a_wrong_key_of_a_monitors_server_is_said_in_full_at_the_first_reading_alone(tmp_path: Path) -> None:
+    with (
+        serving(Behaviour(fixed=(401, {"error": {"message": "no such key"}}))) as (url, _),
+        closing(Endpoint("m", EndpointConfig(url=url), reasoning="optional")) as model,
+        running(folder=tmp_path, monitors={"m": ModelMonitor(model, Wording("full"), None, AskConfig())}) as served,
+    ):
+        served.gateway.house.watch.try_out()
+        (row,) = served.log.rows("monitor cannot read")
+        assert "refuses access: HTTP 401: no such key" in row["detail"]
+        served.post()
+        assert last(served).timings["monitor"] == "unobserved: transport: the monitor failed (UsageError)"
 
 
 def test_one_that_hangs_at_its_first_reading_is_named(tmp_path: Path) -> None:

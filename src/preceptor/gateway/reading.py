@@ -35,8 +35,9 @@ Where = Literal["field", "inline", "auto", "none"]
 """Where the reasoning stands. field: in a field of its own. inline: in the content, between tags. auto: found out for each reply; what may be
 reasoning is taken for reasoning. none: the model does not reason, or its server keeps the reasoning to itself."""
 Failure = Literal["", "busy", "timeout", "unreachable", "upstream", "setup", "long"]
-"""What a failed reply failed of. busy: come again later. long: the conversation does not fit into the model's context. timeout. unreachable: no connection, or one that was lost. upstream: the server failed or
-speaks another language. setup: a wrong address, key or model name, or an empty account; whoever runs the gateway has to mend it."""
+"""What a failed reply failed of. busy: come again later. timeout. unreachable: no connection, or one that was lost. upstream: the server failed or
+speaks another language. setup: a wrong address, key or model name, or an empty account; whoever runs the gateway has to mend it. long: the conversation
+does not fit into the model's context."""
 
 
 @dataclass(frozen=True, slots=True)

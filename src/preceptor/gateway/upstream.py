@@ -337,11 +337,11 @@ async def _whole(response: aiohttp.ClientResponse, clock: _Clock, limit: int) ->
 
 async def _refusal(response: aiohttp.ClientResponse, clock: _Clock) -> Done:
     """What a status other than 200 means. Of the body nothing goes on."""
-    code = words = ""
+    code = said = ""
     with contextlib.suppress(ValueError, aiohttp.ClientError, HttpProcessingError, TimeoutError):
         body = body_of(await _whole(response, clock, _ERROR_BYTES))
-        code, words = code_of(body), str(complaint(body).get("message", ""))
-    kind = family(response.status, code, words)
+        code, said = code_of(body), str(complaint(body).get("message", ""))
+    kind = family(response.status, code, said)
     if kind == "blocked":
         return Done("refused", "blocked by the upstream")
     failure, words = _REFUSALS[kind]
@@ -441,9 +441,7 @@ class ModelBackend:
             splitter = Splitter(self._tags, thinking=False)
             pieces = splitter.feed(reply.answer) + splitter.end(True)
             status, answer = splitter.status or status, "".join(piece.text for piece in pieces)
-        failure, words = (
-            ("", _WORDS[status]) if status != "failed" else _REFUSALS["long"] if reply.too_long else ("upstream", _WORDS["failed"])
-        )
+        failure, words = ("upstream" if status == "failed" else "", _WORDS[status]) if not reply.too_long else _REFUSALS["long"]
         done = Done(status, words, reply.prompt_tokens, reply.completion_tokens, failure)
         return Delta(reply.reasoning, answer if status == "ok" else ""), done
 

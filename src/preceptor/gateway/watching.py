@@ -6,7 +6,7 @@ Without blocking kinds the answer goes as it is written, and they read afterward
 and a safe text goes in its place when a flag of such a kind is at least as confident as asked. A monitor that fails has seen nothing. What that means
 is configured: `open` serves the answer, `closed` replaces it; either is counted, logged by the monitor's name, and part of the trace.
 
-Before anything is served, each reads a conversation of our own, and one that cannot says why. Of what is served its words are not repeated, since they may quote it.
+When the server starts, each reads a conversation of our own, and one that cannot says why. Of what is served its words are not repeated, since they may quote it.
 
 Monitors are blocking code: each has a thread of its own, so that one that hangs holds up no other, and what waits for it is read together. Its queue has an end
 in number and size; what does not fit in is unobserved.
@@ -25,6 +25,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from preceptor.errors import PreceptorError
 from preceptor.gateway.hidden import Hidden
 from preceptor.gateway.metrics import Metrics
 from preceptor.gateway.settings import WatchConfig
@@ -192,7 +193,8 @@ class _Reader:
         """What it sees in a conversation of our own; who asks for it waits."""
         seen = see(self.config.view, *_OURS)
         reading = _Reading("first", seen, _size(seen), ours=True)
-        self._line_up(reading)
+        if refused := self._line_up(reading):
+            reading.future.set_result(refused)
 
         def waiting() -> Found:
             with contextlib.suppress(TimeoutError):
@@ -258,7 +260,8 @@ class _Reader:
                 if reading := left.pop(found.completion_id, None):
                     reading.future.set_result(found if reading.ours else without_words(found))
         except Exception as error:  # whatever it is, it is a monitor that failed; the text of it may quote what was read
-            failure = f"the monitor failed ({type(error).__name__})"
+            told = isinstance(error, PreceptorError) and all(reading.ours for reading in readings)
+            failure = f"{error}" if told else f"the monitor failed ({type(error).__name__})"
             LOG.error("monitor failed", extra={"fields": {"error": type(error).__name__, "place": place_of(error), "items": len(left)}})
         for reading in left.values():
             reading.future.set_result(self._unobserved(reading, failure))
