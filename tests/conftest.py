@@ -58,6 +58,15 @@ def root() -> Path:
     return ROOT
 
 
+@pytest.fixture
+def quiet_inspect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Inspect fetches nothing, and keeps nothing but beside the test."""
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("INSPECT_LOG_LEVEL", "critical"), ("INSPECT_DISPLAY", "none")):
+        monkeypatch.setenv(name, value)
+    for name in ("INSPECT_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "inspect-cache"))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A server for the whole of the tests; skips where it cannot be had."""

@@ -41,16 +41,11 @@ from preceptor.runs import read_records
 
 COUNT = 24
 # Inspect and what it brings leave warnings of their own behind.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
-
-
-@pytest.fixture(autouse=True)
-def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fetched, and nothing is kept beside the test."""
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("INSPECT_LOG_LEVEL", "critical"), ("INSPECT_DISPLAY", "none")):
-        monkeypatch.setenv(name, value)
-    for name in ("INSPECT_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "inspect-cache"))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("quiet_inspect"),
+]
 
 
 @pytest.fixture

@@ -35,16 +35,11 @@ HOUSE = Path(__file__).parent.parent / "specs/house"
 GENERATED = ("style", "retrieval", "drift", "hierarchy", "hierarchy_without_developer", "multimodal", "policy_overrefusals", "transformation_exception")  # fmt: skip
 """Suites that are made of a specification or by code. All others are of public data."""
 PROMPTS = 10
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
-
-
-@pytest.fixture(autouse=True)
-def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is fetched, and nothing is kept beside the test."""
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("INSPECT_LOG_LEVEL", "critical"), ("INSPECT_DISPLAY", "none")):
-        monkeypatch.setenv(name, value)
-    for name in ("INSPECT_CACHE_DIR", "XDG_DATA_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "inspect-cache"))
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("quiet_inspect"),
+]
 
 
 # A model, a grader and an attacker behind one server. Each says what a hash of its prompt makes it say.

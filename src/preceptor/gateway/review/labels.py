@@ -76,26 +76,19 @@ def _note(note: str) -> str:
 
 def of(connection: Connection, request_ids: Sequence[str]) -> list[Judged]:
     """All verdicts on these traces."""
-    if not request_ids:
-        return []
-    marks = ", ".join("?" * len(request_ids))
-    rows = connection.run(
-        f"SELECT request_id, number, reviewer, kind, verdict, note FROM reviews WHERE request_id IN ({marks}) ORDER BY request_id, number, reviewer",
-        request_ids,
-    )
-    return [Judged(*row) for row in rows]
+    query = "SELECT request_id, number, reviewer, kind, verdict, note FROM reviews WHERE request_id IN (*) ORDER BY request_id, number, reviewer"
+    return [Judged(*row) for row in _rows(connection, query, request_ids)]
 
 
 def looks(connection: Connection, request_ids: Sequence[str]) -> list[Look]:
     """What was said of these traces."""
-    if not request_ids:
-        return []
-    marks = ", ".join("?" * len(request_ids))
-    rows = connection.run(
-        f"SELECT request_id, reviewer, missed, reasoning, note FROM looks WHERE request_id IN ({marks}) ORDER BY request_id, time",
-        request_ids,
-    )
-    return [_look(row) for row in rows]
+    query = "SELECT request_id, reviewer, missed, reasoning, note FROM looks WHERE request_id IN (*) ORDER BY request_id, time"
+    return [_look(row) for row in _rows(connection, query, request_ids)]
+
+
+def _rows(connection: Connection, query: str, request_ids: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Of these traces; `*` stands for their places."""
+    return connection.run(query.replace("*", ", ".join("?" * len(request_ids))), request_ids) if request_ids else []
 
 
 def every_look(connection: Connection) -> list[Look]:
