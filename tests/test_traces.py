@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from preceptor.gateway.metrics import Metrics
 from preceptor.gateway.settings import TracesConfig
 from preceptor.gateway.traces import Nowhere
 from preceptor.gateway.upstream import Done
+from preceptor.models.store import write_ahead
 from preceptor.records import Evidence, Flag, Message
 
 
@@ -102,6 +104,19 @@ def test_several_servers_make_the_tables_at_the_same_time(store: Database) -> No
     with ThreadPoolExecutor(8) as threads:
         for connection in threads.map(lambda _: store.open(make=True), range(8)):
             connection.close()
+
+
+def test_many_may_begin_a_file_at_once(tmp_path: Path) -> None:
+    """Without patience of its own, one in ten of these rounds ends with a locked database."""
+
+    def begun(path: Path) -> str:
+        with closing(sqlite3.connect(path, timeout=5, isolation_level=None)) as file:
+            write_ahead(file, 5)
+            return file.execute("pragma journal_mode").fetchone()[0]
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(50):
+            assert set(threads.map(begun, [tmp_path / f"{number}.db"] * 8)) == {"wal"}
 
 
 def test_only_its_owner_reads_the_file(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from preceptor.errors import DataError, PreceptorError, UsageError, require_extra
+from preceptor.models.store import write_ahead
 
 SCHEMA = 1
 _LOCK = 7_303_014
@@ -219,7 +220,7 @@ class _Sqlite(Connection):
             self._path, self._inode = path, path.stat().st_ino
             self._raw = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             self._raw.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a file that is empty yet
-            self._raw.execute("PRAGMA journal_mode = WAL")
+            write_ahead(self._raw, _BUSY_SECONDS)
             self._raw.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._raw.execute("PRAGMA secure_delete = ON")
 

@@ -79,6 +79,19 @@ class Spent:
     unknown: Usage
 
 
+def write_ahead(file: sqlite3.Connection, seconds: float) -> None:
+    """Have SQLite log ahead. Where several ask that of a new file, it refuses all but one at once, whatever time it was given to wait."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            file.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        time.sleep(0.01)
+
+
 class Store:
     """The file. Several processes may hold it open."""
 
@@ -89,7 +102,7 @@ class Store:
             # One thread at a time uses it, but not always the same one (see `endpoint`).
             self._file = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
-                self._file.execute("pragma journal_mode = wal")
+                write_ahead(self._file, BUSY_SECONDS)
                 self._file.execute("pragma synchronous = normal")  # a killed process loses nothing, a power cut the last seconds
                 self._file.executescript(_TABLES)
             except sqlite3.DatabaseError:
