@@ -305,6 +305,20 @@ def test_the_server_prunes_by_itself(tmp_path: Path) -> None:
     connection.close()
 
 
+def test_a_sweep_that_the_store_refuses_is_said_and_the_store_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise StoreFailed("SQLite: SQLITE_CONSTRAINT", down=False)
+
+    monkeypatch.setattr(keeping.retention, "prune", refuse)
+    keeper = Keeper(database.at(str(tmp_path / "traces.db")), config(tmp_path, keep_days=30, sweep_seconds=0.2))
+    until(lambda: any(row.msg == "tending failed" for row in caplog.records), 20)
+    settled(keeper, trace("new"))
+    assert not keeper.down
+    keeper.close()
+
+
 def test_what_was_erased_is_gone_from_the_file_and_does_not_come_back(store: Database, tmp_path: Path) -> None:
     keeper = Keeper(store, config(tmp_path))
     settled(keeper, trace("mine"), trace("other", key="k2"), trace("old", key="k2"), trace("kept", key="k3"))

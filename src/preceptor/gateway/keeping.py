@@ -253,6 +253,9 @@ class Keeper:
         except StoreFailed as error:
             if error.down and self._connection is not None:
                 self._give_up(error)
+            elif not error.down:
+                LOG.error("tending failed", extra={"fields": {"reason": str(error)}})
+                self._sweep_at = time.monotonic() + self.config.sweep_seconds
         except Exception as error:  # the thread has to live
             LOG.error("tending failed", extra={"fields": {"error": type(error).__name__, "place": place_of(error)}})
             self._sweep_at = time.monotonic() + self.config.sweep_seconds
