@@ -369,7 +369,7 @@ HOSTILE = {
     "attribute": '" onmouseover="alert(1)" x="',
     "link": '<a href="javascript:alert(1)">go</a> [go](javascript:alert(1)) ![x](https://example.org/x.png)',
     "style": "</style><style>@import 'https://example.org/x.css'</style>",
-    "template": "{{ 7 * 191 }} {% include '/etc/passwd' %}",
+    "template": "{{ 7001 * 1000003 * 1000003 }} {% include '/etc/passwd' %}",
     "ansi": "\x1b[31mred\x1b[0m \x07\r\x9b2J",
     "bidi": "safe\u202eetelpmoc\u202c \u2066x\u2069 \u200bzero \U000e0041tag",
     "fence": "````\n# Not a heading\n```\n| a | b |",
@@ -394,7 +394,7 @@ def test_hostile_text_is_shown_and_never_obeyed(tmp_path, name):
     assert "<script>alert" not in html
     for page in (html, twin):
         assert not [c for c in page if c not in "\n\t" and not c.isprintable()], "no control or bidi character survives"
-        assert "1337" not in page, "a template in a text is not run"
+        assert str(7001 * 1000003 * 1000003) not in page, "a template in a text is not run"
     outside = re.sub(r"(?ms)^(`{3,})text\n.*?\n\1$", "", twin)
     assert not re.search(r"(?m)(?<!\\)<|(?<!\\)\]\(|^# Not", outside), "in Markdown, hostile text is escaped or fenced"
 

@@ -219,7 +219,8 @@ def test_personal_data_in_reasoning_or_answer_drops_the_row_by_kind_and_no_value
     assert (ledger["rows_in"], ledger["rows_out"], ledger["rejected"]) == (3, 1, {"pii_email": 2})
     written = b"".join(path.read_bytes() for path in (tmp_path / "run").glob("*.json*"))
     assert b"jane.doe" not in written
-    assert b"2671" not in written
+    assert b"415-555" not in written
+    assert b"555-2671" not in written
 
 
 def test_personal_data_in_reasoning_and_answer_is_masked_where_that_is_asked_for(tmp_path: Path) -> None:
