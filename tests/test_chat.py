@@ -82,7 +82,7 @@ SCRAPS = st.sampled_from(["<think>", "</think>", "<think", "think>", "</", "<THI
 PIECES = st.lists(SCRAPS | st.text(max_size=5), max_size=8).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(before=PIECES, after=PIECES, tail=PIECES, finished=st.booleans(), prefilled=st.booleans())
 def test_what_stands_before_a_closing_tag_is_never_in_the_answer(
     before: str, after: str, tail: str, finished: bool, prefilled: bool
@@ -91,14 +91,14 @@ def test_what_stands_before_a_closing_tag_is_never_in_the_answer(
     assert CANARY not in found.answer
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(before=PIECES, after=PIECES, finished=st.booleans(), prefilled=st.booleans())
 def test_what_follows_an_unclosed_tag_is_never_in_the_answer(before: str, after: str, finished: bool, prefilled: bool) -> None:
     found = split(f"{before}<think>{CANARY}{after}", finished=finished, prefilled=prefilled)
     assert CANARY not in found.answer
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(text=PIECES, finished=st.booleans(), prefilled=st.booleans())
 def test_an_answer_is_a_proof(text: str, finished: bool, prefilled: bool) -> None:
     found = split(text, finished=finished, prefilled=prefilled)

@@ -209,7 +209,7 @@ def test_a_vocabulary_that_merges_over_the_boundary() -> None:
 
 
 @every_family
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(reasoning=st.text(max_size=30), answer=st.text(min_size=1, max_size=30))
 def test_a_row_keeps_every_character_or_is_refused(of: Family, reasoning: str, answer: str) -> None:
     made, kept = renderer(of), Renderer._kept
@@ -336,7 +336,7 @@ def grammar(of: Family) -> re.Pattern[str]:
 
 
 @every_family
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(data=st.data(), finished=st.booleans())
 def test_ok_exactly_where_the_grammar_holds(of: Family, data: st.DataObject, finished: bool) -> None:
     made = renderer(of)
@@ -356,7 +356,7 @@ def _one_of_each(letters: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, 
 
 
 @every_family
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data(), finished=st.booleans())
 def test_what_stands_in_the_reasoning_is_never_in_the_answer(of: Family, data: st.DataObject, finished: bool) -> None:
     """Whatever tokens come before, between and after: behind an opening tag that is not closed, and before a closing one."""

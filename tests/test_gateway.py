@@ -238,7 +238,7 @@ TURN = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300)
 @given(data=st.data(), path=st.sampled_from(["chat/completions", "responses"]))
 def test_whatever_is_posted_is_answered_or_refused(served: Running, data: st.DataObject, path: str) -> None:
     table = policy.CHAT if path == "chat/completions" else policy.RESPONSES

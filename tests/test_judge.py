@@ -198,7 +198,7 @@ def test_hostile_text_is_parsed_in_no_time() -> None:
 
 
 @given(st.text(alphabet='{}":,[]\\ a1\n', max_size=60), st.booleans())
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 def test_what_looks_like_an_object_is_found_as_by_trying_every_brace(text: str, nested: bool) -> None:
     flat = r'\{(?:[^{}"]|"(?:[^"\\]|\\.)*+")*+\}'
     shape = re.compile(rf'\{{(?:[^{{}}"]|"(?:[^"\\]|\\.)*+"|{flat})*+\}}' if nested else flat, re.DOTALL)
@@ -234,7 +234,7 @@ def test_only_a_judge_that_reads_the_reasoning_may_quote_it() -> None:
     assert isinstance(judged(ANSWER, answer_view()), Abstention)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet='{}[]":,scorelau0127 T\\', max_size=60))
 def test_parsing_never_raises_and_never_leaves_the_menu(text: str) -> None:
     found = parse_verdict(text, MENU, KNOWN)
@@ -313,7 +313,7 @@ def rules(k: int) -> list[tuple[Any, int | None]]:
     return [("min", None), ("mean", None), ("median", None), ("quorum", None), *(("quorum", q) for q in range(k // 2 + 1, k + 1))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SCORES, st.data())
 def test_a_failure_never_changes_a_score(scores: list[float], data: st.DataObject) -> None:
     """Whatever the lost votes had been, the verdict is the one that all votes together would have given."""
@@ -326,7 +326,7 @@ def test_a_failure_never_changes_a_score(scores: list[float], data: st.DataObjec
     assert aggregate_votes(kept, lost, how, quorum) in (None, *whole)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SCORES, st.data())
 def test_aggregates_ignore_the_order_and_stay_within_the_votes(scores: list[float], data: st.DataObject) -> None:
     how, quorum = data.draw(st.sampled_from(rules(len(scores))))

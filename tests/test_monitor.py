@@ -323,7 +323,7 @@ def test_the_identity_is_of_model_wording_and_settings_and_not_of_the_specificat
 
 
 @given(st.lists(st.sampled_from(["good", "none", "fail", "other"]), min_size=6, max_size=6))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_an_observation_never_rests_on_a_failed_vote(lines: list[str]) -> None:
     """Whatever the failed votes had said, the kinds would be the same."""
     said: dict[str, Line] = {"good": GOOD, "none": NONE, "other": OTHER, "fail": fail()}
@@ -407,7 +407,7 @@ def test_a_hostile_reply_is_read_in_linear_time(text: str) -> None:
 
 
 @given(st.text(max_size=200), st.text(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_reply_is_a_report_or_a_reason(said: str, quote: str) -> None:
     seen = see("answer", ASKED, "", said or "a")
     made = orjson.dumps({"flags": [{"kind": "omission", "confidence": 0.5, "quotes": [quote]}]}).decode()

@@ -156,7 +156,7 @@ def test_check_digits(digits: str, valid: bool) -> None:
 
 
 @given(st.text(max_size=400), st.text(max_size=200))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_every_quotation_stands_in_the_text(reasoning: str, answer: str) -> None:
     mixed = f"{reasoning} The policy says refuse. But I will comply anyway{answer}. I'll make something up {reasoning}"
     seen = see("reasoning+answer", (user("q"),), mixed, f"{answer} See arXiv:2413.00001 {answer}")

@@ -217,13 +217,13 @@ def test_no_pattern_backtracks_without_end(rule: refusal.Rule) -> None:
             assert time.process_time() - started < 0.05, (pattern.pattern[:60], sentence)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=400))
 def test_any_text_is_read_the_same_way_twice(answer: str) -> None:
     assert read_refusal(answer) == read_refusal(answer)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.sampled_from([*cases.FULL[:20], *cases.COMPLIANCE[:12]]), st.text(alphabet=" \n\t\u200b\ufeff", max_size=20))
 def test_blank_space_around_an_answer_changes_nothing(answer: str, blank: str) -> None:
     assert read_refusal(blank + answer + blank) == read_refusal(answer)

@@ -118,7 +118,7 @@ def test_through_a_model() -> None:
     assert [item.failure for item in read[1:] if isinstance(item, Unparsed)] == ["truncated", "transport"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=200))
 def test_no_text_breaks_the_reader(text: str) -> None:
     assert isinstance(parse(text, ANSWER), Unparsed)

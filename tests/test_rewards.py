@@ -12,7 +12,7 @@ import orjson
 import pytest
 import tiny
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jobs import PROMPTS, verdict
 from small import SPEC, answer_view
@@ -77,7 +77,6 @@ def test_product_is_h_times_s() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=3), st.sampled_from(["additive", "gated", "product"]))
-@settings(deadline=None)
 def test_every_combination_stays_on_the_judges_scale_and_grows_with_its_parts(scores: list[float], combine: Any) -> None:
     reward, _ = value(rewards(*scores, combine=combine))
     assert reward is not None

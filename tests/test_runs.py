@@ -195,7 +195,7 @@ def test_the_second_process_is_refused_in_one_line_naming_the_first(tmp_path: Pa
         pass
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cut=st.integers(1, 400))
 def test_cut_anywhere_the_journal_keeps_exactly_the_whole_lines(cut: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

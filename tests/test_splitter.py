@@ -161,7 +161,7 @@ PIECES = st.lists(SCRAPS | st.text(max_size=4), max_size=10).map("".join)
 CUTS = st.lists(st.integers(0, 1 << 16), max_size=12)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(text=PIECES, opened=st.booleans(), cuts=CUTS, finished=st.booleans(), prefilled=st.booleans(), thinking=st.booleans())
 def test_it_agrees_with_the_split_of_the_whole(
     text: str, opened: bool, cuts: list[int], finished: bool, prefilled: bool, thinking: bool
@@ -189,14 +189,14 @@ CHANNEL_SCRAPS = st.sampled_from(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(scraps=st.lists(CHANNEL_SCRAPS, max_size=10), opened=st.booleans(), cuts=CUTS, finished=st.booleans())
 def test_tags_of_several_tokens(scraps: list[str], opened: bool, cuts: list[int], finished: bool) -> None:
     text = (CHANNELS.open if opened else "") + "".join(scraps)
     agrees(text, [cut % (len(text) + 1) for cut in cuts], finished, CHANNELS)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     names=st.lists(st.text("ab<>", min_size=1, max_size=4), min_size=2, max_size=4, unique=True),
     text=st.text("ab<> ", max_size=14), cuts=CUTS, finished=st.booleans(), prefilled=st.booleans(),
@@ -292,7 +292,7 @@ def test_guarded_it_agrees_with_a_split_that_searches_for_every_spelling(wider: 
     assert seen == {"ok", "empty", "malformed"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(text=PIECES, opened=st.booleans(), finished=st.booleans(), prefilled=st.booleans(), thinking=st.booleans())
 def test_guarded_it_refuses_more_and_never_less(text: str, opened: bool, finished: bool, prefilled: bool, thinking: bool) -> None:
     text = f"<think>{text}" if opened else text

@@ -53,7 +53,7 @@ def test_clusters_widen_the_interval_as_copies_of_one_prompt_carry_no_news():
     assert naive.high - naive.low < 0.5 * (clustered.high - clustered.low)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(unit, min_size=1, max_size=40))
 def test_bootstrap_stays_inside_the_data(values):
     estimate = stats.bootstrap_mean(values, resamples=200)
@@ -166,7 +166,7 @@ def test_paired_difference_of_equal_arms_is_not_certain():
 
 
 @given(st.lists(st.tuples(unit, unit), min_size=1, max_size=30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_paired_difference_turns_round(pairs):
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
     forward, backward = stats.paired_difference(a, b, resamples=200), stats.paired_difference(b, a, resamples=200)
@@ -203,7 +203,7 @@ sides = st.lists(st.tuples(*[st.sampled_from([(0.0, 0.0, 1.0), (0.0, 1.0, 1.0), 
 
 
 @given(sides)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_difference_of_figures_turns_round_and_is_nothing_for_one_side_twice(pairs):
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     if a[:, 1].any() and b[:, 1].any():
@@ -292,7 +292,7 @@ def test_goodness_takes_the_worst_of_each_prompt():
 
 
 @given(st.lists(st.lists(unit, min_size=1, max_size=15), min_size=1, max_size=10), st.sampled_from([0.1, 0.25, 0.5]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_goodness_lies_between_the_minimum_and_the_mean(rows, q):
     goodness = stats.goodness_at(rows, q).value
     assert np.mean([min(row) for row in rows]) - 1e-9 <= goodness <= np.mean([np.mean(row) for row in rows]) + 1e-9

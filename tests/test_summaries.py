@@ -282,7 +282,7 @@ def test_scripts_without_spaces_are_compared_by_characters() -> None:
 @given(
     st.lists(st.sampled_from(["red", "green", "blue", "one", "two", "three", "of", "the", "a", "I"]), min_size=8, max_size=60), st.data()
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_run_of_eight_words_is_found_wherever_it_stands(words: list[str], data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(words) - 8))
     run = " ".join(words[start : start + 8])

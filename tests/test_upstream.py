@@ -232,7 +232,7 @@ def test_what_follows_the_end_or_a_later_tag_is_not_released() -> None:
 SCRAPS = st.sampled_from(["<think>", "</think>", "<thi", "</THINK>", " ", "\n", "&lt;think&gt;", "[THINK]", "x", ""])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     where=st.sampled_from(["field", "inline", "auto"]),
     drawn=st.lists(st.tuples(st.sampled_from(["content", "reasoning", "reasoning_content"]), st.lists(SCRAPS, max_size=4)), max_size=6),

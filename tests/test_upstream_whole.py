@@ -85,7 +85,7 @@ def test_what_cannot_be_told_apart_is_not_released(case: str) -> None:
     assert SECRET not in answer + done.detail
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     where=st.sampled_from(["field", "inline", "auto"]), scraps=st.lists(SCRAPS, max_size=8), field=st.sampled_from(["", "reasoning", "reasoning_content", "thinking"]),
     parts=st.booleans(), finish=st.sampled_from(["stop", "length", "content_filter", None]), extra=st.booleans(),

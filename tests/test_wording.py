@@ -253,7 +253,7 @@ def test_harmless_texts_are_not_touched(text: str) -> None:
     assert without_frame_labels(text) == text
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text(alphabet="~ab\n<|>/", max_size=40), st.text(alphabet="~ab\n<|>/", max_size=40))
 def test_full_fence_cannot_be_closed(answer: str, question: str) -> None:
     content = Wording("full").judge("P", answer_view(answer, question))[1].content
