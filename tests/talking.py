@@ -103,10 +103,12 @@ class WordMonitor:
         self.kind: MonitorKind = kind
         self.broken, self.gate = False, threading.Event()
         self.gate.set()
+        self.began = threading.Event()
         self.seen: list[Seen] = []
 
     def observe_many(self, items: Iterable[tuple[str, Seen]]) -> Iterator[Observation | Unobserved]:
         for name, seen in items:
+            self.began.set()
             assert self.gate.wait(20)
             self.seen.append(seen)
             if self.broken:
@@ -143,6 +145,11 @@ class Lines:
     def rows(self, event: str = "request") -> list[dict[str, Any]]:
         return [row for row in map(json.loads, self.text) if row["event"] == event]
 
+    def row(self, request: str) -> dict[str, Any] | None:
+        """The line with which a request ends."""
+        named = (json.loads(line) for line in reversed(self.text) if request in line)
+        return next((row for row in named if row["event"] == "request"), None)
+
 
 @dataclass
 class Running:
@@ -158,6 +165,7 @@ class Running:
     stop: Callable[[], None]
     begin_to_stop: Callable[[], None]
     posted: int = 0
+    last: httpx.Response | None = None
 
     def post(
         self, path: str = "chat/completions", *, key: str | None = None, extra: dict[str, str] | None = None, **body: Any
@@ -169,14 +177,18 @@ class Running:
             body = {"model": "demo", "input": "What is the capital of France?", **body}
         self.posted += 1
         shown = key or self.user
-        return HTTP.post(
+        self.last = HTTP.post(
             f"{self.url}/{path}", json=body, headers={**({"authorization": f"Bearer {shown}"} if shown else {}), **(extra or {})}
         )
+        return self.last
 
-    def row(self) -> dict[str, Any]:
-        """The log's line of the last request. It is written when the reply has gone."""
-        until(lambda: len(self.log.rows()) >= self.posted)
-        return self.log.rows()[-1]
+    def row(self, response: httpx.Response | None = None) -> dict[str, Any]:
+        """The log's line of a request, the last one `post` sent by default. It is written when the reply has gone."""
+        response = response or self.last
+        assert response is not None
+        name = response.headers["x-request-id"]
+        until(lambda: self.log.row(name))
+        return self.log.row(name) or {}
 
     def metrics(self) -> str:
         """The page."""

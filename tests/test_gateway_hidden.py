@@ -124,7 +124,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
 
 
 def leaks(service: Running, response: httpx.Response) -> list[str]:
-    """Where the canary stands."""
+    """Where the canary stands, also in what is logged when the reply has gone."""
+    if "x-request-id" in response.headers:
+        service.row(response)
     places = {
         "body": response.text, "headers": str(response.headers.raw), "log": "\n".join(service.log.text), "metrics": service.metrics(),
     }  # fmt: skip

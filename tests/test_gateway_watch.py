@@ -134,6 +134,7 @@ def test_what_waits_for_a_monitor_has_an_end_in_size(tmp_path: Path, monkeypatch
     with running(folder=tmp_path, monitor=monitor, watch=WatchConfig(batch=1)) as served:
         for _ in range(4):
             served.post(messages=[{"role": "user", "content": "x" * 3000}])
+            assert monitor.began.wait(10), "the first is read before the second comes"
         until(lambda: len(served.log.rows("unobserved")) == 2)  # one is read, one waits
         assert {row["detail"] for row in served.log.rows("unobserved")} == {"the monitor's queue is full"}
         monitor.gate.set()

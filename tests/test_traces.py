@@ -381,7 +381,7 @@ def test_an_answered_request_is_in_the_store_and_the_monitors_flags_come_to_it(s
         assert [row[:2] for row in rows] == [("It is forbidden.", 1)] * 2
         assert json.loads(rows[0][2])["monitor_identity"] == "wordmonitor"
         assert CANARY in connection.run("SELECT reasoning FROM reasonings")[0][0]
-        assert 'preceptor_gateway_traces_total{outcome="kept"} 4.0' in server.metrics()
+        until(lambda: 'preceptor_gateway_traces_total{outcome="kept"} 4.0' in server.metrics())
         connection.close()
     keeper.close()
 
