@@ -173,6 +173,8 @@ def test_debug_shows_the_traceback(recipe: Path, pipeline: Any, capsys: pytest.C
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["run"], "required: recipe"),
         (["chat", "--max-tokens", "many"], "invalid int value"),
+        (["eval", "--model", "runs/r:sft", "--suite", "style", "--n", "3"], "unrecognized arguments: --n 3"),  # not --name
+        (["traces", "export", "--st", "traces.db"], "unrecognized arguments: --st traces.db"),
     ],
 )
 def test_wrong_words_are_one_line(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,9 +45,9 @@ ABOUT = {
 """One line per stage with a subcommand: `preceptor STAGE RECIPE` runs the path up to and including it."""
 
 INTERRUPTED = 130
-_MONITORS = ("answers", "measure", "redteam", "intervene", "rollouts")
 BESIDE_A_STAGE = {
-    "judge": ("calibrate", "injection", "labels", "serve"), "eval": ("calibrate",), "monitor": _MONITORS, "card": ("beside",), "serve": ("keys",),
+    "judge": ("calibrate", "injection", "labels", "serve"), "monitor": ("answers", "measure", "redteam", "intervene", "rollouts"),
+    "eval": ("calibrate",), "card": ("beside",), "serve": ("keys",),
 }  # fmt: skip
 """Stage -> words that, behind its name, make a command of their own: `judge serve`, beside `judge RECIPE`."""
 Command = Callable[[argparse.Namespace], None]
@@ -294,7 +294,10 @@ def printable(text: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """Complains in one line, like everything else here."""
+    """Complains in one line, like everything else here, and takes no option by its beginning: `--n 3` was `--name 3`."""
+
+    def __init__(self, **words: Any):
+        super().__init__(**words, allow_abbrev=False)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         choices = action.choices or ()
@@ -488,10 +491,9 @@ def _log(error: Exception, run_dir: Path | None) -> Path:
         path = run_dir / "error.log"
         path.write_text(text, encoding="utf-8")
         return path
-    handle, name = tempfile.mkstemp(prefix="preceptor-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", prefix="preceptor-", suffix=".log", encoding="utf-8", delete=False) as file:
         file.write(text)
-    return Path(name)
+    return Path(file.name)
 
 
 if __name__ == "__main__":
