@@ -21,6 +21,7 @@ from fake_openai import Behaviour, serving
 from preceptor.errors import StageFailed, StorageError, UsageError
 from preceptor.models import Reply, Request, asking, complete
 from preceptor.models.endpoint import Endpoint, EndpointConfig
+from preceptor.models.limits import Adaptive
 from preceptor.models.refusals import retry_after
 from preceptor.models.store import Limits, Store, Usage
 from preceptor.records import Image, Message, Sampling
@@ -173,11 +174,30 @@ def test_the_deadline_ends_endless_waiting() -> None:
 
 
 def test_concurrency_follows_what_the_server_bears() -> None:
-    with serving(Behaviour(capacity=8, latency=(0.04, 0.05))) as (url, server), endpoint(url, concurrency=64) as model:
-        replies = complete(model, requests(400))
+    slow = Behaviour(capacity=8, latency=(0.4, 0.5))  # so that any machine keeps it busy
+    with serving(slow) as (url, server), endpoint(url, concurrency=64) as model:
+        replies = complete(model, requests(80))
         assert model.replicas[0].pace.limit < 32
-    assert shown(replies) == expected(400)
-    assert server.outcomes["busy"] < 400, "a fixed concurrency of 64 is turned away far more often"
+    assert shown(replies) == expected(80)
+    assert server.outcomes["busy"] < 150, "a fixed concurrency of 64 is turned away 226 times"
+
+
+def test_calls_under_way_are_halved_once_for_all_that_were_turned_away_together() -> None:
+    pace = Adaptive(64)
+    for _ in range(56):
+        pace.pushed_back(now=2.0, started=1.0, retry_after=0.5)
+    assert (pace.limit, pace.free(2.4), pace.free(2.5)) == (32, False, True)
+    pace.pushed_back(now=3.0, started=2.5, retry_after=0.0)
+    assert pace.limit == 16
+    for _ in range(17):
+        pace.succeeded()
+    assert pace.limit == 17, "one more for a round of successes"
+    for moment in range(4, 14):
+        pace.pushed_back(now=moment, started=moment - 0.5, retry_after=0.0)
+    assert pace.limit == 1
+    for _ in range(10_000):
+        pace.succeeded()
+    assert pace.limit == 64
 
 
 def test_calls_per_minute_are_kept() -> None:
