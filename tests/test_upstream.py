@@ -424,7 +424,8 @@ def test_when_the_reader_goes_the_request_ends() -> None:
             await heard(backend)
 
         task = asyncio.create_task(listening())
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(until, lambda: len(server.bodies) == 2)
+        await asyncio.sleep(0.1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -18,6 +18,7 @@ import pytest
 from fake_openai import Behaviour, Step, answered, serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from served import until
 from test_splitter import stream
 from test_upstream import FIELD, GOOD, LEFT_IN, QUICK, SCRAPS, SECRET, SHAPES, asked, closed, heard, left, lines, text_of
 
@@ -284,7 +285,8 @@ def test_when_the_reader_goes_the_request_ends() -> None:
         backend = HttpBackend(url, "tiny", timeouts=QUICK)
         for count, text in enumerate(("before", "within"), 1):
             task = asyncio.create_task(heard(backend, text, whole=True))
-            await asyncio.sleep(0.3)
+            await asyncio.to_thread(until, lambda count=count: len(server.bodies) == count)
+            await asyncio.sleep(0.1)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
