@@ -35,8 +35,8 @@ CANARY = "zanzibar-9c41"
 """Stands in every reasoning."""
 ANSWER = "Paris is the capital of France."
 HTTP = httpx.Client(timeout=30)
-Step = Delta | Done | float
-"""What a model writes; a number is a pause in seconds."""
+Step = Delta | Done | float | threading.Event
+"""What a model writes; a number is a pause in seconds, an event one until it is set."""
 
 
 def written(answer: str = ANSWER, reasoning: str = f"The user asks. {CANARY}. I answer.") -> list[Step]:
@@ -62,6 +62,10 @@ class ScriptedBackend:
             for step in self._script(asked):
                 if isinstance(step, int | float):
                     await asyncio.sleep(step)
+                    continue
+                if isinstance(step, threading.Event):
+                    while not step.is_set():
+                        await asyncio.sleep(0.002)
                     continue
                 if isinstance(step, Done):
                     how = "whole"

@@ -378,18 +378,19 @@ def test_limits_of_a_key(tmp_path: Path) -> None:
 
 def test_requests_of_a_key_at_the_same_time(tmp_path: Path) -> None:
     go = threading.Event()
-    backend = ScriptedBackend(lambda asked: iter([*([0.05] * (0 if go.is_set() else 20)), *written()]))
+    backend = ScriptedBackend(lambda asked: [go, *written()])
     with running(backend, tmp_path, key_limits=KeyLimits(concurrent=1)) as served, ThreadPoolExecutor(1) as pool:
         first = pool.submit(served.post)
         until(lambda: served.gateway.door.inside == 1)
         assert served.post().status_code == 429
-        assert first.result().status_code == 200
         go.set()
+        assert first.result().status_code == 200
         assert served.post().status_code == 200
 
 
 def test_a_full_house_queues_and_then_refuses(tmp_path: Path) -> None:
-    backend = ScriptedBackend(lambda asked: [0.5, *written()])
+    go = threading.Event()
+    backend = ScriptedBackend(lambda asked: [go, *written()])
     with running(backend, tmp_path, limits=Limits(concurrent=1, queue=1)) as served, ThreadPoolExecutor(2) as pool:
         first = pool.submit(served.post)
         until(lambda: served.gateway.door.inside == 1)
@@ -397,16 +398,19 @@ def test_a_full_house_queues_and_then_refuses(tmp_path: Path) -> None:
         until(lambda: served.gateway.door.waiting == 1)
         third = served.post()
         assert (third.status_code, third.headers["retry-after"], third.json()["error"]["code"]) == (503, "1", "overloaded")
+        go.set()
         assert (first.result().status_code, second.result().status_code) == (200, 200)
         until(lambda: served.gateway.door.inside == 0)
 
 
 def test_a_wait_without_end_has_one(tmp_path: Path) -> None:
-    backend = ScriptedBackend(lambda asked: [1.0, *written()])
+    go = threading.Event()
+    backend = ScriptedBackend(lambda asked: [go, *written()])
     with running(backend, tmp_path, limits=Limits(concurrent=1, queue_seconds=0.1)) as served, ThreadPoolExecutor(1) as pool:
         first = pool.submit(served.post)
         until(lambda: served.gateway.door.inside == 1)
         assert served.post().status_code == 503
+        go.set()
         assert first.result().status_code == 200
         assert served.gateway.door.waiting == 0
 
@@ -545,7 +549,8 @@ def test_a_client_that_leaves_ends_the_work_for_it(tmp_path: Path, stream: bool,
 
 
 def test_a_client_that_leaves_the_queue_makes_room(tmp_path: Path) -> None:
-    backend = ScriptedBackend(lambda asked: [0.6, *written()])
+    go = threading.Event()
+    backend = ScriptedBackend(lambda asked: [go, *written()])
     with running(backend, tmp_path, limits=Limits(concurrent=1)) as served, ThreadPoolExecutor(1) as pool:
         first = pool.submit(served.post)
         until(lambda: served.gateway.door.inside == 1)
@@ -553,6 +558,7 @@ def test_a_client_that_leaves_the_queue_makes_room(tmp_path: Path) -> None:
             sock.sendall(ask(served))
             until(lambda: served.gateway.door.waiting == 1)
         until(lambda: served.gateway.door.waiting == 0)
+        go.set()
         assert first.result().status_code == 200
         assert len(backend.asked) == 1
 
